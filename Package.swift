@@ -1,0 +1,76 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// The layers of chainfs, bottom first. A module imports exactly what its line lists, and libraries.
+// The same list makes the test targets; Tests/HouseRulesTests checks the import lines against it.
+
+let settings: [SwiftSetting] = [
+  .strictMemorySafety(),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+  // A function that returns a span over memory its argument owns has to say so; Swift 6.3 has no
+  // stable spelling for it. Used by HostSystem's span slices and BlockIO's AlignedBuffer alone.
+  .enableExperimentalFeature("Lifetimes"),
+]
+
+let argumentParser = Target.Dependency.product(
+  name: "ArgumentParser", package: "swift-argument-parser")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let filePaths = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
+
+struct Layer {
+  var name: String
+  var imports: [Target.Dependency]
+  var libraries: [Target.Dependency] = []
+  var hasTests = true
+
+  var target: Target {
+    .target(name: name, dependencies: imports + libraries, swiftSettings: settings)
+  }
+  var testTarget: Target {
+    // Tests see the modules below theirs as well: they build what they test from real parts.
+    .testTarget(
+      name: name + "Tests", dependencies: [.init(stringLiteral: name), "TestSupport"] + imports,
+      swiftSettings: settings.filter { $0 != .strictMemorySafety() })
+  }
+}
+
+let layers = [
+  Layer(name: "HostSystem", imports: ["CHost"]),
+  Layer(name: "Qcow2Format", imports: ["CZlib", "CZstd"]),
+  Layer(name: "Fuse", imports: ["CFuse", "HostSystem"]),
+  Layer(name: "BlockIO", imports: ["HostSystem"], libraries: [filePaths]),
+  Layer(name: "ImageDriver", imports: ["Qcow2Format", "BlockIO", "HostSystem"]),
+  Layer(name: "Chain", imports: ["ImageDriver", "BlockIO", "HostSystem"], libraries: [filePaths]),
+  Layer(name: "Jobs", imports: ["Chain", "HostSystem"]),
+  Layer(name: "Control", imports: ["Jobs", "Chain", "HostSystem"]),
+  Layer(
+    name: "Filesystem", imports: ["Control", "Chain", "Fuse", "HostSystem"],
+    libraries: [logging]),
+]
+
+let package = Package(
+  name: "chainfs",
+  products: [.executable(name: "chainfs", targets: ["chainfs"])],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+  ],
+  targets: [
+    .target(name: "CHost"),
+    .systemLibrary(name: "CFuse", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
+    .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+    .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+  ] + layers.map(\.target) + [
+    .executableTarget(
+      name: "chainfs",
+      dependencies: ["Filesystem", "Control", "Chain", "Fuse", "HostSystem"]
+        + [argumentParser, logging],
+      swiftSettings: settings),
+    .target(
+      name: "TestSupport", dependencies: ["BlockIO", "HostSystem"], path: "Tests/TestSupport"),
+  ] + layers.filter(\.hasTests).map(\.testTarget),
+  swiftLanguageModes: [.v6]
+)

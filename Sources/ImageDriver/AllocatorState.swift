@@ -1,0 +1,70 @@
+internal import Qcow2Format
+
+/// What the allocator knows in memory: values only, no I/O.
+struct AllocatorState: Sendable {
+  /// The refcount table, empty until it is first needed.
+  var table: [UInt64] = []
+  var tableOffset: UInt64
+  /// The table's clusters as the header says; good until the table is read.
+  let tableClusters: Int
+  let l1Clusters: Range<UInt64>
+  /// Claimed ahead of use, the next to go out first.
+  var ahead: Range<UInt64> = 0..<0
+  /// Claimed once and given back.
+  var returned: [Range<UInt64>] = []
+  /// No cluster before this one is free.
+  var searchStart: UInt64 = 0
+
+  private var blocks: [(block: Int, bytes: [UInt8])] = []
+  private let blockLimit: Int
+
+  init(header: ImageHeader) {
+    let geometry = header.geometry
+    tableOffset = header.refcountTableOffset
+    tableClusters = header.refcountTableClusters
+    let first = geometry.clusterIndex(containing: header.l1TableOffset)
+    let l1Bytes = UInt64(header.l1Size * 8 + geometry.clusterSize - 1)
+    l1Clusters = first..<first + (l1Bytes >> UInt64(geometry.clusterBits))
+    blockLimit = max(4, min(64, (4 << 20) / geometry.clusterSize))
+  }
+
+  /// Takes a run that was given back, as much of it as is wanted.
+  mutating func takeReturned(upTo count: Int) -> Range<UInt64>? {
+    guard let run = returned.popLast() else { return nil }
+    let end = min(run.upperBound, run.lowerBound + UInt64(count))
+    if end < run.upperBound { returned.append(end..<run.upperBound) }
+    return run.lowerBound..<end
+  }
+
+  /// Whether the header, the L1 table, the refcount table or a refcount block lies in `run`.
+  func holdsMetadata(_ run: Range<UInt64>, _ geometry: Geometry) -> Bool {
+    let tableStart = geometry.clusterIndex(containing: tableOffset)
+    let perCluster = geometry.clusterSize / 8
+    let tableRange = tableStart..<tableStart + UInt64((table.count + perCluster - 1) / perCluster)
+    if run.contains(0) || run.overlaps(l1Clusters) || run.overlaps(tableRange) { return true }
+    for entry in table where entry != 0 {
+      if run.contains(geometry.clusterIndex(containing: entry)) { return true }
+    }
+    return false
+  }
+
+  func has(block: Int) -> Bool { blocks.contains { $0.block == block } }
+
+  /// Runs `body` with a block that is in memory, which becomes the last to be thrown out.
+  mutating func withBlock<Result>(_ block: Int, _ body: (inout [UInt8]) -> Result) -> Result {
+    guard let index = blocks.firstIndex(where: { $0.block == block }) else {
+      preconditionFailure("a refcount block was used before it was read")
+    }
+    if index != blocks.count - 1 { blocks.append(blocks.remove(at: index)) }
+    return body(&blocks[blocks.count - 1].bytes)
+  }
+
+  /// Keeps a block in memory, in the place of the one that was not used for longest.
+  mutating func keep(_ bytes: [UInt8], block: Int) {
+    if blocks.count >= blockLimit { blocks.removeFirst() }
+    blocks.append((block, bytes))
+  }
+
+  /// Throws a block out, so that it is read again.
+  mutating func forget(block: Int) { blocks.removeAll { $0.block == block } }
+}

@@ -1,0 +1,54 @@
+package import BlockIO
+package import HostSystem
+package import Qcow2Format
+
+/// Why an image could not do what was asked of it.
+package enum ImageError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// The image file refused.
+  case storage(StorageError)
+  /// The image at `path` breaks the format.
+  case format(path: String, FormatError)
+  /// A table of the image at `path` says what cannot be.
+  case corrupt(path: String, reason: String)
+  /// Writes stopped when this was found.
+  case stopped(path: String, reason: String)
+  /// The image needs what chainfs does not have.
+  case unsupported(path: String, feature: String)
+  /// The image must be repaired before it is written to.
+  case needsRepair(path: String, reason: String)
+  /// The image was opened for reading.
+  case readOnly(path: String)
+  /// The tables of the image are as large as they may be.
+  case tablesFull(path: String)
+
+  /// The meaning of the error, for callers that decide by it.
+  package var kind: FailureKind {
+    switch self {
+    case .storage(let cause): cause.kind
+    case .format, .corrupt: .corrupt
+    case .stopped: .io
+    case .unsupported: .unsupported
+    case .needsRepair: .corrupt
+    case .readOnly: .readOnly
+    case .tablesFull: .noSpace
+    }
+  }
+
+  /// A sentence that names the image and, where there is one, the way out.
+  package var description: String {
+    switch self {
+    case .storage(let cause): cause.description
+    case .format(let path, let cause): "\(path): \(cause)"
+    case .corrupt(let path, let reason):
+      "\(path): the image is corrupt: \(reason); look at it with chainfs check"
+    case .stopped(let path, let reason):
+      "\(path): writes stopped since \(reason)"
+    case .unsupported(let path, let feature):
+      "\(path): \(feature) is not supported yet; qemu-img convert makes an image without it"
+    case .needsRepair(let path, let reason):
+      "\(path): \(reason); mend it with qemu-img check -r all \(path), or mount it with -o ro"
+    case .readOnly(let path): "\(path): open read-only"
+    case .tablesFull(let path): "\(path): the image's refcount table has reached its limit"
+    }
+  }
+}

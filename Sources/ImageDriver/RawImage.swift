@@ -1,0 +1,98 @@
+// A raw file as an image: every byte lives at its own offset. Holes of the file read zero and say so,
+// which lets streaming and SEEK_HOLE skip them.
+
+package import BlockIO
+package import HostSystem
+
+/// A raw file, as the active image or as a base.
+package final class RawImage: WritableImage {
+  package let storage: any BlockStorage
+  package let virtualSize: UInt64
+
+  /// Takes a file as a disk; a size that is no multiple of 512 loses its tail, as in QEMU.
+  package init(storage: any BlockStorage) throws(ImageError) {
+    self.storage = storage
+    let size = try onStorage { () throws(StorageError) in try storage.size() }
+    virtualSize = size & ~511
+  }
+
+  package var path: String { storage.path }
+  package var formatName: String { "raw" }
+  package var clusterSize: Int { 64 << 10 }
+  package var backingReference: BackingReference? { nil }
+  package var isReadOnly: Bool { storage.isReadOnly }
+  package var internalSnapshotCount: Int { 0 }
+  package var hasZeroClusters: Bool { true }
+  package var hasFreedClusters: Bool { false }
+
+  package func mapping(
+    at offset: GuestOffset, upTo limit: UInt64
+  ) throws(ImageError) -> MappedExtent {
+    let host = HostOffset(offset.rawValue)
+    return try onStorage { () throws(StorageError) in
+      guard let data = try storage.nextData(at: host) else {
+        return MappedExtent(mapping: .zero, length: limit)
+      }
+      if data > host {
+        return MappedExtent(mapping: .zero, length: min(limit, data - host))
+      }
+      let hole = try storage.nextHole(at: host) ?? host + limit
+      return MappedExtent(mapping: .data(host), length: min(limit, max(hole - host, 1)))
+    }
+  }
+
+  package func read(
+    _ mapping: Mapping, skip: Int, into buffer: inout MutableRawSpan
+  ) throws(ImageError) {
+    switch mapping {
+    case .data(let host):
+      do { try storage.readZeroFilled(into: &buffer, at: host + UInt64(skip)) } catch {
+        throw .storage(error)
+      }
+    case .zero, .unallocated: buffer.fillWithZeroes()
+    case .compressed: preconditionFailure("a raw image has no compressed clusters")
+    }
+  }
+
+  package func beginWrite(_ range: GuestRange) throws(ImageError) -> WriteStep {
+    if isReadOnly { throw .readOnly(path: path) }
+    return .inPlace(HostOffset(range.offset.rawValue), range.length)
+  }
+
+  package func beginPopulate(_ range: GuestRange) throws(ImageError) -> WriteTicket? { nil }
+
+  package func populateZeroes(_ range: GuestRange) throws(ImageError) -> UInt64 { 0 }
+
+  package func writeZeroes(
+    _ range: GuestRange, mode: ZeroMode, below: BelowContents
+  ) throws(ImageError) -> UInt64 {
+    if isReadOnly { throw .readOnly(path: path) }
+    let host = HostOffset(range.offset.rawValue)
+    try onStorage { () throws(StorageError) in
+      try storage.writeZeroes(at: host, length: range.length)
+      if mode == .unmap { try storage.discard(at: host, length: range.length) }
+    }
+    return range.length
+  }
+
+  package func flush() throws(ImageError) {
+    try onStorage { () throws(StorageError) in try storage.flush() }
+  }
+
+  package func releaseFreed() throws(ImageError) {}
+
+  package func setBacking(_ reference: BackingReference?) throws(ImageError) {
+    throw .unsupported(path: path, feature: "a backing file of a raw image")
+  }
+
+  package func close() throws(ImageError) {
+    if !isReadOnly { try flush() }
+  }
+}
+
+/// Runs calls on storage and wraps what they throw.
+func onStorage<Result>(
+  _ body: () throws(StorageError) -> Result
+) throws(ImageError) -> Result {
+  do { return try body() } catch { throw .storage(error) }
+}

@@ -1,0 +1,128 @@
+// L2 entries in memory, in slices of at most 4 KiB.
+//
+// A whole L2 table can be 2 MiB; a slice is what one page holds, so that a small cache covers many
+// places and a flush writes little. Slices are numbered by the guest clusters that they map, hence a
+// table that moves on disk moves nothing here.
+//
+// A slot may be thrown out only if it is clean, unpinned and not being written:
+//
+//     clean -- change --> dirty -- flush takes a copy --> writing -- written --> clean
+//                           ^------------ change ------------'  (dirty and writing at once)
+//
+// If no slot may go, the caller flushes first. The entries of all slots lie in one array: a lookup
+// touches no object and allocates nothing.
+
+/// The L2 entries of the active image that are in memory. Used under the image's lock.
+struct SliceCache {
+  /// Entries in one slice.
+  let entriesPerSlice: Int
+  /// Slots that the cache may have.
+  let capacity: Int
+  private var entries: [UInt64] = []
+  private var slots: [Slot] = []
+  private var index: [UInt64: Int] = [:]
+  private var clockHand = 0
+  /// Slots whose content is newer than the disk.
+  private(set) var dirtyCount = 0
+
+  private struct Slot {
+    var slice: UInt64
+    var pins = 0
+    var isDirty = false
+    var isBeingWritten = false
+    var wasUsed = true
+  }
+
+  /// A cache of about `byteCount` bytes, with room for two slices at least.
+  init(entriesPerSlice: Int, byteCount: Int) {
+    self.entriesPerSlice = entriesPerSlice
+    capacity = max(2, byteCount / (entriesPerSlice * 8))
+  }
+
+  /// The slot of a slice, nil if it is not in memory.
+  mutating func slot(of slice: UInt64) -> Int? {
+    guard let slot = index[slice] else { return nil }
+    slots[slot].wasUsed = true
+    return slot
+  }
+
+  /// The entry at `position` of a slot.
+  func entry(_ slot: Int, _ position: Int) -> UInt64 { entries[slot * entriesPerSlice + position] }
+
+  /// Changes an entry and marks its slot as newer than the disk.
+  mutating func setEntry(_ slot: Int, _ position: Int, to value: UInt64) {
+    entries[slot * entriesPerSlice + position] = value
+    if !slots[slot].isDirty {
+      slots[slot].isDirty = true
+      dirtyCount += 1
+    }
+  }
+
+  /// Keeps a slot in memory until `unpin`.
+  mutating func pin(_ slot: Int) { slots[slot].pins += 1 }
+
+  /// Ends one `pin`.
+  mutating func unpin(_ slot: Int) {
+    precondition(slots[slot].pins > 0, "a slice was unpinned more often than pinned")
+    slots[slot].pins -= 1
+  }
+
+  /// Puts a slice that was read into a slot; false if every slot must stay: flush and try again.
+  mutating func insert(_ slice: UInt64, _ content: [UInt64]) -> Bool {
+    precondition(content.count == entriesPerSlice && index[slice] == nil)
+    guard let slot = freeSlot() else { return false }
+    slots[slot] = Slot(slice: slice)
+    index[slice] = slot
+    let start = slot * entriesPerSlice
+    for position in 0..<entriesPerSlice { entries[start + position] = content[position] }
+    return true
+  }
+
+  /// Copies the dirty slices, which count as clean and as being written from now on.
+  mutating func takeDirty() -> [(slice: UInt64, entries: [UInt64])] {
+    var taken: [(slice: UInt64, entries: [UInt64])] = []
+    guard dirtyCount > 0 else { return taken }
+    taken.reserveCapacity(dirtyCount)
+    for slot in slots.indices where slots[slot].isDirty {
+      let start = slot * entriesPerSlice
+      taken.append((slots[slot].slice, Array(entries[start..<start + entriesPerSlice])))
+      slots[slot].isDirty = false
+      slots[slot].isBeingWritten = true
+    }
+    dirtyCount = 0
+    return taken
+  }
+
+  /// Ends what `takeDirty` began; after a failure the slices are dirty again.
+  mutating func endWriting(_ slices: [UInt64], isOnDisk: Bool) {
+    for slice in slices {
+      guard let slot = index[slice] else { preconditionFailure("a slice left while written") }
+      slots[slot].isBeingWritten = false
+      if !isOnDisk, !slots[slot].isDirty {
+        slots[slot].isDirty = true
+        dirtyCount += 1
+      }
+    }
+  }
+
+  private mutating func freeSlot() -> Int? {
+    if slots.count < capacity {
+      slots.append(Slot(slice: 0))
+      entries.append(contentsOf: repeatElement(0, count: entriesPerSlice))
+      return slots.count - 1
+    }
+    // Two rounds: the first may only take marks of use away.
+    for _ in 0..<2 * slots.count {
+      clockHand = (clockHand + 1) % slots.count
+      let slot = slots[clockHand]
+      if slot.isDirty || slot.isBeingWritten || slot.pins > 0 { continue }
+      if slot.wasUsed {
+        slots[clockHand].wasUsed = false
+        continue
+      }
+      index[slot.slice] = nil
+      return clockHand
+    }
+    return nil
+  }
+}

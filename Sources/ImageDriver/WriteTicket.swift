@@ -1,0 +1,50 @@
+// The right to give some guest clusters a new home.
+//
+// The image reserved the guest clusters (other writers of them wait) and the host clusters (counted,
+// not yet pointed to). The holder writes every byte of the host run and commits; only then do tables
+// point there. A ticket that is dropped gives both back, and nothing has changed.
+
+package import HostSystem
+
+/// A reservation of whole guest clusters and of the host run that will hold them.
+package struct WriteTicket: ~Copyable {
+  /// The guest clusters, whole ones: the last may reach beyond the end of the disk.
+  package let guest: GuestRange
+  /// Where their bytes go, one run of the same length.
+  package let host: HostOffset
+  /// Whoever handed the ticket out; nil once the ticket has ended.
+  private var owner: Qcow2Image?
+  let reservation: Reservation
+
+  init(owner: Qcow2Image, reservation: Reservation, guest: GuestRange, host: HostOffset) {
+    self.owner = owner
+    self.reservation = reservation
+    self.guest = guest
+    self.host = host
+  }
+
+  /// Makes the tables point to the new clusters. All their bytes must have been written.
+  package consuming func commit() throws(ImageError) {
+    guard let owner = owner.take() else { preconditionFailure("a ticket ended twice") }
+    try owner.commit(reservation, host: host)
+  }
+
+  deinit {
+    // Forgotten, or given up after an error: nothing was changed.
+    owner?.abandon(reservation, host: host)
+  }
+}
+
+/// What a ticket holds of the image's state.
+struct Reservation: Sendable, Equatable {
+  /// The first guest cluster, by index.
+  var firstCluster: UInt64
+  /// How many clusters.
+  var count: Int
+  /// The slice of the L2 table that maps them all; it stays in memory while the ticket lives.
+  var slice: UInt64
+  /// The host clusters were claimed for the ticket; otherwise they belong to the guest clusters.
+  var isClaimed: Bool
+
+  var clusters: Range<UInt64> { firstCluster..<firstCluster + UInt64(count) }
+}

@@ -21,8 +21,9 @@
 //
 //   a. QEMU's own layout: the format changed in its place, added first, or dropped
 //   b. the format added (or moved) behind all others: what was there stays where it is
-//   c. no backing file, but its format left there: nobody looks at it
-//   d. (a) without the feature name table, which only names bits in messages
+//   c. a dropped format blanked in its place, which QEMU takes for none
+//   d. no backing file, but its format left there: nobody looks at it
+//   e. (a) without the feature name table, which only names bits in messages
 //
 // The name goes right after the extensions as QEMU has it, or else after the old name. Whoever
 // rewrites next finds the first place free again.
@@ -50,7 +51,7 @@ extension ImageHeader {
     let old = OldHeader(bytes: BigEndian.copy(firstCluster, 0..<clusterSize), layout: layout)
     let format = name.isEmpty ? nil : backingFormat
     var smallest = Int.max
-    for extensions in header.extensionChoices(format: format) {
+    for extensions in header.extensionChoices(format: format, hasBackingFile: !name.isEmpty) {
       let end = try extensionsEnd(header.headerLength, extensions)
       smallest = min(smallest, end + name.count)
       for place in old.namePlaces(from: end) where place + name.count <= clusterSize {
@@ -66,7 +67,9 @@ extension ImageHeader {
   }
 
   /// The extensions to try, best first.
-  private func extensionChoices(format: String?) -> [[HeaderExtension]] {
+  private func extensionChoices(
+    format: String?, hasBackingFile: Bool
+  ) -> [[HeaderExtension]] {
     var inPlace = self
     inPlace.backingFormat = format
     var choices = [inPlace.extensions]
@@ -77,7 +80,13 @@ extension ImageHeader {
           HeaderExtension(type: HeaderExtension.backingFormatType, data: Array(format.utf8))
         ])
     } else {
-      choices.append(extensions)
+      choices.append(
+        extensions.map { item in
+          guard item.type == HeaderExtension.backingFormatType else { return item }
+          let blank = [UInt8](repeating: 0, count: item.data.count)
+          return HeaderExtension(type: item.type, data: blank)
+        })
+      if !hasBackingFile { choices.append(extensions) }
     }
     choices.append(
       inPlace.extensions.filter { $0.type != HeaderExtension.featureNamesType })

@@ -84,13 +84,13 @@ func check(
   }
 }
 
-/// Checks a table that `entries` say exists: not in the header's cluster, aligned, and with an end
-/// that a signed file offset can name.
+/// Checks where a table is: aligned and, unless it is empty, not in the header's cluster and with
+/// whole clusters that a signed file offset can name.
 func checkTable(
   _ field: String, at offset: UInt64, byteCount: Int, clusterSize: Int
 ) throws(FormatError) {
   let cluster = UInt64(clusterSize)
   try check(field, offset, multipleOf: cluster)
   guard byteCount > 0 else { return }
-  try check(field, offset, in: cluster...(UInt64(Int64.max) - UInt64(byteCount)))
+  try check(field, offset, in: cluster...(UInt64(Int64.max) - UInt64(byteCount) - cluster))
 }

@@ -104,13 +104,14 @@ extension ImageHeader {
 
   /// The backing file's format as the header names it.
   ///
-  /// It may be there without a backing file, where it means nothing. Setting it changes the
-  /// extension where it stands, or adds one before all others as QEMU does.
+  /// It may be there without a backing file, where it means nothing; a blank one is none. Setting
+  /// it changes the extension where it stands, or adds one before all others as QEMU does.
   package var backingFormat: String? {
     get {
       let last = extensions.last { $0.type == HeaderExtension.backingFormatType }
       guard let data = last?.data else { return nil }
-      return String(validating: data.prefix { $0 != 0 }, as: UTF8.self)
+      let name = String(validating: data.prefix { $0 != 0 }, as: UTF8.self)
+      return name == "" ? nil : name
     }
     set {
       let isFormat = { (item: HeaderExtension) in item.type == HeaderExtension.backingFormatType }

@@ -23,7 +23,7 @@ package struct ImageTemplate: Sendable {
     let (padded, overflow) = virtualSize.addingReportingOverflow(511)
     let geometry = try Geometry(
       version: version, clusterBits: clusterBits, refcountOrder: refcountOrder,
-      virtualSize: overflow ? UInt64.max : padded)
+      virtualSize: overflow ? UInt64.max : padded & ~511)
     guard version >= 3 || !lazyRefcounts else {
       throw .unsupportedFeature(name: "lazy refcounts in version 2")
     }

@@ -55,6 +55,10 @@ int chainfs_direct_io_alignment(int descriptor, uint32_t *memory, uint32_t *offs
   return -1;
 }
 
+const char *chainfs_entry_name(const struct dirent *entry) {
+  return entry->d_name;
+}
+
 static struct flock one_byte(short type, int64_t byte) {
   struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
   return lock;

@@ -60,3 +60,26 @@ extension RawSpan {
     unsafe withUnsafeBytes { bytes in unsafe Array(bytes) }
   }
 }
+
+extension Array where Element == UInt8 {
+  /// The bytes, lent out for reading.
+  package var rawSpan: RawSpan {
+    @_lifetime(borrow self)
+    get {
+      // Safe: UInt8 has no padding; `Span.bytes` counts as unsafe for types that may have some.
+      unsafe span.bytes
+    }
+  }
+
+  /// The bytes, lent out for writing.
+  package var mutableRawSpan: MutableRawSpan {
+    @_lifetime(&self)
+    mutating get {
+      // Alive: the closure made the storage this array's own, and the array is lent to the result, so
+      // nobody else can change or move it before the span is gone.
+      let memory = unsafe withUnsafeMutableBytes { unsafe $0 }
+      let bytes = unsafe MutableRawSpan(_unsafeBytes: memory)
+      return unsafe _overrideLifetime(bytes, mutating: &self)
+    }
+  }
+}

@@ -3,6 +3,7 @@
 #ifndef CHAINFS_CHOST_H
 #define CHAINFS_CHOST_H
 
+#include <dirent.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -23,6 +24,8 @@ ssize_t chainfs_copy_file_range(int from, int64_t from_offset, int to, int64_t t
 int chainfs_clone_range(int from, uint64_t from_offset, int to, uint64_t to_offset, uint64_t length);
 int chainfs_block_device_size(int descriptor, uint64_t *bytes);
 int chainfs_direct_io_alignment(int descriptor, uint32_t *memory, uint32_t *offset);
+
+const char *chainfs_entry_name(const struct dirent *entry);
 
 // OFD locks of one byte. `chainfs_ofd_test` gives 1 if another holder exists, 0 if none, -1 on error;
 // `holder` is the process that holds it, or -1 where the kernel cannot say.

@@ -1,0 +1,167 @@
+package import HostSystem
+
+// MARK: - Room, holes and copies that the host makes
+
+extension HostFile {
+  /// Makes a range zero: by fallocate where the host can, by a hole, or by writing.
+  package func writeZeroes(at offset: HostOffset, length: UInt64) throws(StorageError) {
+    try checkWrite(at: offset, length: length)
+    if length == 0 { return }
+    if try isDone(.zero, at: offset, length: length) { return }
+    let end = offset.rawValue + length
+    if sort == .regular {
+      if try isDone(.punch, at: offset, length: length) { return try grow(to: end) }
+    }
+    try writeZeroBytes(from: offset.rawValue, to: end)
+  }
+
+  /// Gives a range back to the host if it can take it.
+  package func discard(at offset: HostOffset, length: UInt64) throws(StorageError) {
+    try checkWrite(at: offset, length: length)
+    if length == 0 { return }
+    _ = try isDone(.punch, at: offset, length: length)
+  }
+
+  /// Reserves room for a range; where the host has no such call the file only grows.
+  package func allocate(at offset: HostOffset, length: UInt64) throws(StorageError) {
+    try checkWrite(at: offset, length: length)
+    if length == 0 { return }
+    if try isDone(.reserve, at: offset, length: length) { return }
+    try grow(to: offset.rawValue + length)
+  }
+
+  /// Makes the file exactly `size` bytes long.
+  package func truncate(to size: UInt64) throws(StorageError) {
+    try checkWrite(at: HostOffset(size), length: 0)
+    if sort == .blockDevice {
+      // A disk has the length that it has; shorter is a matter of who uses it.
+      if try self.size() < size {
+        throw .outOfRange(path: path, offset: .zero, length: size)
+      }
+      return
+    }
+    try calling(path) { () throws(SystemError) in
+      try SystemCall.truncate(descriptor.raw, to: size)
+    }
+  }
+
+  /// Runs fallocate; gives false if the host or the file system cannot do it.
+  private func isDone(
+    _ what: SystemCall.Allocation, at offset: HostOffset, length: UInt64
+  ) throws(StorageError) -> Bool {
+    do throws(SystemError) {
+      try SystemCall.allocate(descriptor.raw, what, at: offset.rawValue, length: length)
+      return true
+    } catch {
+      if error.kind == .unsupported || error.kind == .invalid { return false }
+      throw .system(path: path, error)
+    }
+  }
+
+  private func grow(to end: UInt64) throws(StorageError) {
+    if try size() < end { try truncate(to: end) }
+  }
+
+  private func writeZeroBytes(from start: UInt64, to end: UInt64) throws(StorageError) {
+    let most = min(end - start, 1 << 20)
+    try ThreadScratch.withBuffer(.bounce, byteCount: Int(most)) { buffer throws(StorageError) in
+      buffer.fillWithZeroes()
+      var place = start
+      while place < end {
+        let count = min(most, end - place)
+        do throws(SystemError) {
+          try SystemCall.write(
+            descriptor.raw, buffer.bytes.extracting(0..<Int(count)), at: place)
+        } catch {
+          throw .system(path: path, error)
+        }
+        place += count
+      }
+    }
+  }
+
+  /// The first byte from `offset` on that is not in a hole.
+  package func nextData(at offset: HostOffset) throws(StorageError) -> HostOffset? {
+    try checkRange(at: offset, length: 0)
+    return try seek(from: offset, withoutHoles: offset) { () throws(SystemError) in
+      try SystemCall.seekData(descriptor.raw, from: offset.rawValue)
+    }
+  }
+
+  /// The first byte from `offset` on that is in a hole, or the end of the file.
+  package func nextHole(at offset: HostOffset) throws(StorageError) -> HostOffset? {
+    try checkRange(at: offset, length: 0)
+    return try seek(from: offset, withoutHoles: nil) { () throws(SystemError) in
+      try SystemCall.seekHole(descriptor.raw, from: offset.rawValue)
+    }
+  }
+
+  /// Asks the host, or answers for a file whose host knows no holes: all is data up to the end.
+  private func seek(
+    from offset: HostOffset, withoutHoles answer: HostOffset?,
+    _ ask: () throws(SystemError) -> UInt64?
+  ) throws(StorageError) -> HostOffset? {
+    do throws(SystemError) {
+      return try ask().map { HostOffset($0) }
+    } catch {
+      if error.kind != .unsupported && error.kind != .invalid {
+        throw .system(path: path, error)
+      }
+    }
+    let end = HostOffset(try size())
+    return offset < end ? answer ?? end : nil
+  }
+
+  /// Clones the range, or has the kernel copy it; false if neither is possible.
+  package func copy(
+    from source: any BlockStorage, at sourceOffset: HostOffset, to offset: HostOffset,
+    length: UInt64
+  ) throws(StorageError) -> Bool {
+    try checkWrite(at: offset, length: length)
+    guard let source = source as? HostFile else { return false }
+    try source.checkRange(at: sourceOffset, length: length)
+    if length == 0 { return true }
+    if try isCloned(from: source, at: sourceOffset, to: offset, length: length) { return true }
+    var done: UInt64 = 0
+    while done < length {
+      do throws(SystemError) {
+        let count = try SystemCall.copyRange(
+          from: source.descriptor.raw, at: sourceOffset.rawValue + done,
+          to: descriptor.raw, at: offset.rawValue + done, length: length - done)
+        // The source ends inside the range: what lies behind is for the caller to decide.
+        if count == 0 { return false }
+        done += count
+      } catch {
+        if Self.meansImpossible(error) { return false }
+        throw .system(path: path, error)
+      }
+    }
+    return true
+  }
+
+  private func isCloned(
+    from source: HostFile, at sourceOffset: HostOffset, to offset: HostOffset, length: UInt64
+  ) throws(StorageError) -> Bool {
+    // File systems clone whole blocks; none has smaller ones than this with reflinks worth it.
+    if (sourceOffset.rawValue | offset.rawValue | length) % 4096 != 0 { return false }
+    do throws(SystemError) {
+      try SystemCall.cloneRange(
+        from: source.descriptor.raw, at: sourceOffset.rawValue,
+        to: descriptor.raw, at: offset.rawValue, length: length)
+      return true
+    } catch {
+      if Self.meansImpossible(error) { return false }
+      throw .system(path: path, error)
+    }
+  }
+
+  /// The host cannot do it for these two files, which says nothing against reading and writing.
+  private static func meansImpossible(_ error: SystemError) -> Bool {
+    switch error.kind {
+    case .unsupported, .invalid, .busy, .notPermitted, .accessDenied: true
+    case .notFound, .readOnly, .exists, .noSpace, .corrupt, .io, .tooLarge, .interrupted,
+      .notEmpty, .loop:
+      false
+    }
+  }
+}

@@ -1,0 +1,191 @@
+// An image in a file of the host, or on one of its block devices.
+//
+// The file is open twice. Reads, tables and odd bytes go through the page cache. Data of the guest goes
+// past it by O_DIRECT, in whole pages, where the file system can: a page cache write made while serving
+// the kernel's writeback can wait for memory that only that writeback would free, and nothing
+// ends that wait. Both doors lead to one inode, and the kernel keeps them coherent: a direct write first
+// writes out, then drops, the cached pages of its range, under the inode's lock.
+//
+// Locks are held on the buffered open file. Closing gives them back at once; the descriptors stay until
+// the last user is gone, so a call in flight never meets a number that means another file by then.
+
+internal import Glibc
+internal import HostSystem
+internal import Synchronization
+
+/// A file or block device of the host, as storage.
+package final class HostFile: BlockStorage {
+  /// What the file is opened for.
+  package enum Access: Sendable {
+    /// Reading.
+    case readOnly
+    /// Reading and writing.
+    case readWrite
+  }
+
+  /// Whether others are kept off.
+  package enum Locking: Sendable {
+    /// QEMU's locks, if the host has them.
+    case qemu
+    /// None: the caller knows better.
+    case none
+  }
+
+  /// The largest offset of a byte behind a file's end.
+  static let largestSize = UInt64(Int64.max)
+
+  /// The name that it was opened by.
+  package let path: String
+  /// Which file it is.
+  package let identity: StorageIdentity
+  let sort: FileStatus.Sort
+  let descriptor: OwnedDescriptor
+  let direct: DirectIO?
+  let flushes = SharedFlush()
+
+  private let wasOpenedForWriting: Bool
+  private let locking: Locking
+  private let lock: Mutex<ImageLock>
+  // Relaxed: a refusal needs no order with the bytes; who changes roles keeps writers off by itself.
+  private let refusesWrites: Atomic<Bool>
+  // Set once the file system turned a direct write down that it should have taken. Relaxed: seeing it
+  // late costs one more refused call.
+  let isDirectRefused = Atomic(false)
+
+  /// Opens what is at `path` and takes the locks of its role.
+  ///
+  /// An active file that is opened read-only is locked as a backing file.
+  package static func open(
+    _ path: String, access: Access, locking: Locking, role: StorageRole
+  ) throws(StorageError) -> HostFile {
+    // O_NONBLOCK: a FIFO must not hold us; regular files and disks do not care.
+    let flags = (access == .readWrite ? O_RDWR : O_RDONLY) | O_NOCTTY | O_NONBLOCK
+    let descriptor = try calling(path) { () throws(SystemError) in
+      try SystemCall.open(path, flags: flags)
+    }
+    return try HostFile(path, descriptor, access, locking, role)
+  }
+
+  /// Makes a new empty file, which must not be there yet, and opens it as an active image.
+  ///
+  /// Its name is durable only after `AtomicFile.flushDirectory(of:)`.
+  package static func create(
+    _ path: String, mode: UInt32 = 0o600, locking: Locking = .qemu
+  ) throws(StorageError) -> HostFile {
+    let flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY
+    let descriptor = try calling(path) { () throws(SystemError) in
+      try SystemCall.open(path, flags: flags, mode: mode)
+    }
+    return try HostFile(path, descriptor, .readWrite, locking, .active)
+  }
+
+  private init(
+    _ path: String, _ descriptor: consuming OwnedDescriptor, _ access: Access,
+    _ locking: Locking, _ role: StorageRole
+  ) throws(StorageError) {
+    let raw = descriptor.raw
+    let status = try calling(path) { () throws(SystemError) in
+      try SystemCall.status(of: raw)
+    }
+    guard status.sort == .regular || status.sort == .blockDevice else {
+      throw .notAFile(path: path)
+    }
+    var held = ImageLock.none
+    var locks = locking
+    if locking == .qemu {
+      let wanted = access == .readOnly ? ImageLock.backing : Self.lock(for: role)
+      do throws(StorageError) {
+        try held.change(to: wanted, descriptor: raw, path: path)
+        held = wanted
+      } catch {
+        if !error.meansNoLocks { throw error }
+        locks = .none
+      }
+    }
+    self.path = path
+    identity = StorageIdentity(device: status.device, inode: status.inode)
+    sort = status.sort
+    direct = access == .readWrite ? DirectIO(sameAs: raw) : nil
+    wasOpenedForWriting = access == .readWrite
+    self.locking = locks
+    lock = Mutex(held)
+    refusesWrites = Atomic(access == .readOnly || role == .backing)
+    self.descriptor = descriptor
+  }
+
+  /// Writes are refused: opened so, or a backing file by now, or closed.
+  package var isReadOnly: Bool { refusesWrites.load(ordering: .relaxed) }
+
+  /// Guest data passes the page cache by.
+  package var usesDirectIO: Bool {
+    direct != nil && !isDirectRefused.load(ordering: .relaxed)
+  }
+
+  /// The file's length, or the disk's.
+  package func size() throws(StorageError) -> UInt64 {
+    try calling(path) { () throws(SystemError) in
+      try SystemCall.status(of: descriptor.raw).size
+    }
+  }
+
+  /// The bytes that the file takes up; of a block device, all of it.
+  package func allocatedBytes() throws(StorageError) -> UInt64 {
+    let status = try calling(path) { () throws(SystemError) in
+      try SystemCall.status(of: descriptor.raw)
+    }
+    return sort == .blockDevice ? status.size : status.allocatedBytes
+  }
+
+  /// Changes the locks to those of `role`; a conflict leaves everything as it was.
+  package func changeRole(to role: StorageRole) throws(StorageError) {
+    if role == .active && !wasOpenedForWriting { throw .readOnly(path: path) }
+    // Lock: the role's own, across the system calls, so that two changes cannot mix.
+    try lock.withLock { held throws(StorageError) in
+      let wanted = Self.lock(for: role)
+      if locking == .qemu {
+        try held.change(to: wanted, descriptor: descriptor.raw, path: path)
+        held = wanted
+      }
+      refusesWrites.store(role == .backing, ordering: .relaxed)
+    }
+  }
+
+  /// Gives the locks back and refuses writes from now on.
+  package func close() {
+    refusesWrites.store(true, ordering: .relaxed)
+    lock.withLock { held in
+      do throws(StorageError) {
+        try held.change(to: .none, descriptor: descriptor.raw, path: path)
+      } catch {
+        // Asking for no locks meets nobody; what could not be given back goes with the descriptor.
+      }
+      held = .none
+    }
+  }
+
+  private static func lock(for role: StorageRole) -> ImageLock {
+    switch role {
+    case .active: .active
+    case .backing: .backing
+    }
+  }
+
+  /// Throws if the file takes no writes or the range lies beyond what a file can hold.
+  func checkWrite(at offset: HostOffset, length: UInt64) throws(StorageError) {
+    if isReadOnly { throw .readOnly(path: path) }
+    try checkRange(at: offset, length: length)
+  }
+
+  func checkRange(at offset: HostOffset, length: UInt64) throws(StorageError) {
+    if length > Self.largestSize || offset.rawValue > Self.largestSize - length {
+      throw .outOfRange(path: path, offset: offset, length: length)
+    }
+  }
+}
+
+/// Runs a system call on the file at `path`, and puts the path to its error.
+func calling<Result: ~Copyable>(
+  _ path: String, _ body: () throws(SystemError) -> Result
+) throws(StorageError) -> Result {
+  do throws(SystemError) { return try body() } catch { throw .system(path: path, error) }
+}

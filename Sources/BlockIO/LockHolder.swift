@@ -32,7 +32,8 @@ extension LockHolder {
         // A file that was closed meanwhile is not the one.
         guard let other = status("\(base)/fd/\(name)") else { continue }
         if other.inode != file.inode || other.device != file.device { continue }
-        guard let info = try AtomicFile.contents(of: "\(base)/fdinfo/\(name)", limit: 1 << 16) else {
+        guard let info = try AtomicFile.contents(of: "\(base)/fdinfo/\(name)", limit: 1 << 16)
+        else {
           continue
         }
         let lines = String(decoding: info, as: UTF8.self).split(separator: "\n")

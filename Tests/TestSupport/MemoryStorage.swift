@@ -1,0 +1,131 @@
+package import BlockIO
+package import HostSystem
+import Synchronization
+
+/// Storage in memory that never fails, for tests of what lies above.
+package final class MemoryStorage: BlockStorage {
+  private static let nextInode = Atomic<UInt64>(1)
+
+  /// The name that errors carry.
+  package let path: String
+  /// Each storage is a file of its own.
+  package let identity: StorageIdentity
+  private let content: Mutex<SparseBytes>
+  private let refusesWrites: Atomic<Bool>
+  private let flushes = Atomic<Int>(0)
+
+  /// Storage that holds `bytes`.
+  package init(path: String = "/memory", bytes: [UInt8] = [], isReadOnly: Bool = false) {
+    self.path = path
+    let inode = Self.nextInode.wrappingAdd(1, ordering: .relaxed).newValue
+    identity = StorageIdentity(device: 0, inode: inode)
+    var content = SparseBytes()
+    content.put(bytes, at: 0)
+    self.content = Mutex(content)
+    refusesWrites = Atomic(isReadOnly)
+  }
+
+  /// Writes are refused.
+  package var isReadOnly: Bool { refusesWrites.load(ordering: .relaxed) }
+  /// How often it was flushed.
+  package var flushCount: Int { flushes.load(ordering: .relaxed) }
+  /// All bytes as they are now.
+  package var snapshot: SparseBytes { content.withLock { $0 } }
+
+  /// The length.
+  package func size() throws(StorageError) -> UInt64 { content.withLock { $0.count } }
+  /// The bytes of the touched pages.
+  package func allocatedBytes() throws(StorageError) -> UInt64 { content.withLock { $0.allocated } }
+
+  /// Reads what there is.
+  package func read(
+    into buffer: inout MutableRawSpan, at offset: HostOffset
+  ) throws(StorageError) -> Int {
+    let wanted = buffer.byteCount
+    let bytes = content.withLock { content -> [UInt8] in
+      let start = offset.rawValue
+      let count = start < content.count ? min(UInt64(wanted), content.count - start) : 0
+      return content.bytes(start, Int(count))
+    }
+    buffer.copy(bytes.rawSpan)
+    return bytes.count
+  }
+
+  /// Writes.
+  package func write(
+    _ bytes: RawSpan, at offset: HostOffset, intent: WriteIntent
+  ) throws(StorageError) {
+    let copy = bytes.copied()
+    try change { $0.put(copy, at: offset.rawValue) }
+  }
+
+  /// Drops the pages and grows.
+  package func writeZeroes(at offset: HostOffset, length: UInt64) throws(StorageError) {
+    try change { content in
+      content.punch(offset.rawValue, length)
+      content.resize(to: max(content.count, offset.rawValue + length))
+    }
+  }
+
+  /// Drops the pages.
+  package func discard(at offset: HostOffset, length: UInt64) throws(StorageError) {
+    try change { $0.punch(offset.rawValue, length) }
+  }
+
+  /// Grows.
+  package func allocate(at offset: HostOffset, length: UInt64) throws(StorageError) {
+    try change { $0.resize(to: max($0.count, offset.rawValue + length)) }
+  }
+
+  /// Sets the length.
+  package func truncate(to size: UInt64) throws(StorageError) { try change { $0.resize(to: size) } }
+
+  /// Counts.
+  package func flush() throws(StorageError) { flushes.wrappingAdd(1, ordering: .relaxed) }
+
+  /// The next touched page.
+  package func nextData(at offset: HostOffset) throws(StorageError) -> HostOffset? {
+    content.withLock { $0.nextData(offset.rawValue) }.map { HostOffset($0) }
+  }
+
+  /// The next untouched page.
+  package func nextHole(at offset: HostOffset) throws(StorageError) -> HostOffset? {
+    content.withLock { $0.nextHole(offset.rawValue) }.map { HostOffset($0) }
+  }
+
+  /// Memory clones nothing.
+  package func copy(
+    from source: any BlockStorage, at sourceOffset: HostOffset, to offset: HostOffset,
+    length: UInt64
+  ) throws(StorageError) -> Bool { false }
+
+  /// There are no locks here.
+  package func changeRole(to role: StorageRole) throws(StorageError) {
+    refusesWrites.store(role == .backing, ordering: .relaxed)
+  }
+
+  /// Refuses writes from now on.
+  package func close() { refusesWrites.store(true, ordering: .relaxed) }
+
+  private func change(_ body: (inout SparseBytes) -> Void) throws(StorageError) {
+    if isReadOnly { throw .readOnly(path: path) }
+    content.withLock { body(&$0) }
+  }
+}
+
+extension BlockStorage {
+  /// `count` bytes from `offset` on; what lies behind the end is zero.
+  package func bytes(at offset: UInt64, count: Int) throws(StorageError) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: count)
+    var span = bytes.mutableRawSpan
+    try readZeroFilled(into: &span, at: HostOffset(offset))
+    return bytes
+  }
+
+  /// Writes an array.
+  package func put(
+    _ bytes: [UInt8], at offset: UInt64, intent: WriteIntent = .data
+  ) throws(StorageError) {
+    try write(bytes.rawSpan, at: HostOffset(offset), intent: intent)
+  }
+}

@@ -1,0 +1,264 @@
+// A disk that tells the truth about what a crash may leave.
+//
+// What a flush has not covered lies apart: for each sector of 512 bytes all the versions that were
+// written since the last flush, oldest first. A crash picks for every such sector on its own one of
+// them, or what was there before: writes are dropped, torn at any sector, and reordered at will. The
+// length of the file is treated the same.
+//
+//     durable   A A A A        write B over 1-2, then C over 2-3
+//     pending   . B BC C       after a crash, e.g.  A B A C
+//
+// Calls are counted. One can be made to fail, or the power to go at one: from then on all fail.
+
+package import BlockIO
+package import HostSystem
+import Synchronization
+
+/// Storage in memory that keeps apart what is not durable yet, crashes, and fails on demand.
+package final class SimulatedDisk: BlockStorage {
+  /// The bytes that are written as one.
+  package static let sectorSize: UInt64 = 512
+
+  /// What is to go wrong.
+  package enum Fault: Sendable, Equatable {
+    /// This call, counted from 1, fails, and the next ones work.
+    case fails(call: Int)
+    /// This call and all later ones fail.
+    case losesPower(call: Int)
+    /// Every write that needs more than this many bytes of file fails for want of room.
+    case isFull(bytes: UInt64)
+  }
+
+  fileprivate struct State {
+    var seen = SparseBytes()
+    var durable = SparseBytes()
+    var pending: [UInt64: [[UInt8]]] = [:]
+    var pendingSizes: [UInt64] = []
+    var calls = 0
+    var fault: Fault?
+    var flushFailed = false
+    var random: SeededGenerator
+    var role: StorageRole = .active
+    var isClosed = false
+  }
+
+  /// The name that errors carry.
+  package let path: String
+  /// The file; it stays the same over a crash.
+  package let identity: StorageIdentity
+  private let state: Mutex<State>
+
+  /// An empty disk; the seed decides how much of a failing write arrives.
+  package init(path: String = "/simulated", seed: UInt64, inode: UInt64 = 1) {
+    self.path = path
+    identity = StorageIdentity(device: 1, inode: inode)
+    state = Mutex(State(random: SeededGenerator(seed: seed)))
+  }
+
+  /// A disk on which all of `bytes` are durable.
+  package convenience init(
+    path: String = "/simulated", seed: UInt64, inode: UInt64 = 1, durable bytes: SparseBytes
+  ) {
+    self.init(path: path, seed: seed, inode: inode)
+    state.withLock { state in
+      state.seen = bytes
+      state.durable = bytes
+    }
+  }
+
+  /// Sets or takes back what is to go wrong.
+  package func inject(_ fault: Fault?) { state.withLock { $0.fault = fault } }
+
+  /// How many calls were made: reads, writes, zeroes, discards, allocations, truncations, flushes.
+  package var callCount: Int { state.withLock { $0.calls } }
+  /// How many sectors a crash could still change.
+  package var pendingSectors: Int { state.withLock { $0.pending.count } }
+  /// All bytes as a reader sees them.
+  package var snapshot: SparseBytes { state.withLock { $0.seen } }
+  /// Writes are refused.
+  package var isReadOnly: Bool { state.withLock { $0.role == .backing || $0.isClosed } }
+
+  /// The disk as one crash leaves it; `seed` decides which sectors arrived. This one stays as it is.
+  package func crash(seed: UInt64) -> SimulatedDisk {
+    var random = SeededGenerator(seed: seed)
+    var left = state.withLock { $0.durable }
+    let (pending, sizes) = state.withLock { ($0.pending, $0.pendingSizes) }
+    // Some crashes lose nearly everything, some nearly nothing: both ends matter.
+    let mood = Int.random(in: 0...4, using: &random)
+    let size = ([left.count] + sizes).randomElement(using: &random) ?? left.count
+    for (sector, versions) in pending.sorted(by: { $0.key < $1.key }) {
+      let keeps = Int.random(in: 0..<4, using: &random) < mood
+      if keeps, let version = versions.randomElement(using: &random) {
+        left.put(version, at: sector * Self.sectorSize)
+      }
+    }
+    left.resize(to: size)
+    return SimulatedDisk(path: path, seed: seed, inode: identity.inode, durable: left)
+  }
+
+  /// The length.
+  package func size() throws(StorageError) -> UInt64 { state.withLock { $0.seen.count } }
+  /// The bytes of the touched pages.
+  package func allocatedBytes() throws(StorageError) -> UInt64 {
+    state.withLock { $0.seen.allocated }
+  }
+
+  /// Reads what there is.
+  package func read(
+    into buffer: inout MutableRawSpan, at offset: HostOffset
+  ) throws(StorageError) -> Int {
+    let wanted = buffer.byteCount
+    let bytes = try call("read") { state, fails throws(StorageError) -> [UInt8] in
+      if fails { throw self.error("read", .io) }
+      let start = offset.rawValue
+      let count = start < state.seen.count ? min(UInt64(wanted), state.seen.count - start) : 0
+      return state.seen.bytes(start, Int(count))
+    }
+    buffer.copy(bytes.rawSpan)
+    return bytes.count
+  }
+
+  /// Writes to what is not durable yet; a failing write arrives up to some sector.
+  package func write(
+    _ bytes: RawSpan, at offset: HostOffset, intent: WriteIntent
+  ) throws(StorageError) {
+    let copy = bytes.copied()
+    try store(copy, at: offset.rawValue, call: "write")
+  }
+
+  /// Writes zeroes.
+  package func writeZeroes(at offset: HostOffset, length: UInt64) throws(StorageError) {
+    try store([UInt8](repeating: 0, count: Int(length)), at: offset.rawValue, call: "fallocate")
+  }
+
+  /// Zeroes what lies inside the file.
+  package func discard(at offset: HostOffset, length: UInt64) throws(StorageError) {
+    let end = min(offset.rawValue + length, try size())
+    let count = end > offset.rawValue ? end - offset.rawValue : 0
+    try store([UInt8](repeating: 0, count: Int(count)), at: offset.rawValue, call: "fallocate")
+  }
+
+  /// Grows.
+  package func allocate(at offset: HostOffset, length: UInt64) throws(StorageError) {
+    let end = offset.rawValue + length
+    try setSize("fallocate") { max($0, end) }
+  }
+
+  /// Sets the length.
+  package func truncate(to size: UInt64) throws(StorageError) {
+    try setSize("ftruncate") { _ in size }
+  }
+
+  /// Makes all durable, or fails and will always.
+  package func flush() throws(StorageError) {
+    try call("fdatasync") { state, fails throws(StorageError) in
+      if fails { state.flushFailed = true }
+      if state.flushFailed {
+        throw .flushFailed(path: self.path, SystemError(call: "fdatasync", number: 5))
+      }
+      state.durable = state.seen
+      state.pending = [:]
+      state.pendingSizes = []
+    }
+  }
+
+  /// The next touched page.
+  package func nextData(at offset: HostOffset) throws(StorageError) -> HostOffset? {
+    state.withLock { $0.seen.nextData(offset.rawValue) }.map { HostOffset($0) }
+  }
+
+  /// The next untouched page.
+  package func nextHole(at offset: HostOffset) throws(StorageError) -> HostOffset? {
+    state.withLock { $0.seen.nextHole(offset.rawValue) }.map { HostOffset($0) }
+  }
+
+  /// This disk clones nothing.
+  package func copy(
+    from source: any BlockStorage, at sourceOffset: HostOffset, to offset: HostOffset,
+    length: UInt64
+  ) throws(StorageError) -> Bool { false }
+
+  /// There are no locks here.
+  package func changeRole(to role: StorageRole) throws(StorageError) {
+    state.withLock { $0.role = role }
+  }
+
+  /// Refuses writes from now on.
+  package func close() { state.withLock { $0.isClosed = true } }
+
+  private func error(_ call: String, _ kind: FailureKind) -> StorageError {
+    .system(path: path, SystemError(call: call, number: kind == .noSpace ? 28 : 5))
+  }
+
+  /// Counts a call and says whether it is one that is to fail.
+  private func call<Result>(
+    _ name: String, _ body: (inout State, Bool) throws(StorageError) -> Result
+  ) throws(StorageError) -> Result {
+    try state.withLock { state throws(StorageError) in
+      state.calls += 1
+      let fails =
+        switch state.fault {
+        case .fails(let call): call == state.calls
+        case .losesPower(let call): call <= state.calls
+        case .isFull, nil: false
+        }
+      return try body(&state, fails)
+    }
+  }
+
+  private func store(_ bytes: [UInt8], at offset: UInt64, call name: String) throws(StorageError) {
+    try call(name) { state, fails throws(StorageError) in
+      if state.role == .backing || state.isClosed { throw .readOnly(path: self.path) }
+      if case .isFull(let limit) = state.fault, offset + UInt64(bytes.count) > limit {
+        throw self.error(name, .noSpace)
+      }
+      var arriving = bytes
+      if fails {
+        // Part of it is on its way already, up to any byte.
+        let count = Int.random(in: 0...bytes.count, using: &state.random)
+        arriving.removeLast(bytes.count - count)
+      }
+      state.put(arriving, at: offset)
+      if fails { throw self.error(name, .io) }
+    }
+  }
+
+  private func setSize(_ name: String, _ size: (UInt64) -> UInt64) throws(StorageError) {
+    try call(name) { state, fails throws(StorageError) in
+      if state.role == .backing || state.isClosed { throw .readOnly(path: self.path) }
+      let wanted = size(state.seen.count)
+      if case .isFull(let limit) = state.fault, wanted > limit {
+        throw self.error(name, .noSpace)
+      }
+      if fails { throw self.error(name, .io) }
+      let old = state.seen.count
+      state.seen.resize(to: wanted)
+      // What was cut off is gone for a reader; after a crash it may be back.
+      if wanted < old {
+        let first = wanted / Self.sectorSize
+        for sector in state.pending.keys where sector >= first {
+          state.note(sector)
+        }
+      }
+      state.pendingSizes.append(wanted)
+    }
+  }
+}
+
+extension SimulatedDisk.State {
+  /// Writes, and remembers the new version of each sector that it touches.
+  fileprivate mutating func put(_ bytes: [UInt8], at offset: UInt64) {
+    if bytes.isEmpty { return }
+    let old = seen.count
+    seen.put(bytes, at: offset)
+    if seen.count != old { pendingSizes.append(seen.count) }
+    let size = SimulatedDisk.sectorSize
+    for sector in offset / size...(offset + UInt64(bytes.count) - 1) / size { note(sector) }
+  }
+
+  /// Remembers what a sector holds now as one that a crash may leave.
+  fileprivate mutating func note(_ sector: UInt64) {
+    let size = SimulatedDisk.sectorSize
+    pending[sector, default: []].append(seen.bytes(sector * size, Int(size)))
+  }
+}

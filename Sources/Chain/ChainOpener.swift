@@ -1,0 +1,157 @@
+internal import BlockIO
+internal import HostSystem
+internal import ImageDriver
+
+// Which files are opened, and as what. The whole policy stands in the article OpenPolicy; here is
+// its order for each layer, so that nothing is read from a file before it may be opened:
+//
+//     1  the overlay's name is taken apart; protocols and unknown options are refused
+//     2  the path is resolved from the overlay's directory; a file that is in the chain already is
+//        a loop
+//     3  the file has to lie in backing-root
+//     4  it is opened read-only, with QEMU's locks
+//     5  the format is the one that the overlay names; with none, a qcow2 magic decides, and a file
+//        without it is refused: a guest could write a qcow2 header into a raw disk of its own, and
+//        have it name any file of the host as its backing file
+
+/// Opens the layers of one disk.
+struct ChainOpener {
+  /// Layers that a chain may have, with the active image.
+  static let layerLimit = 1000
+
+  var configuration: DeviceConfiguration
+  var files: any ImageFiles
+
+  private struct Opened {
+    var image: any Image
+    var path: String
+    var namedAs: String?
+  }
+
+  /// Opens the active image and everything below it.
+  func open() throws(ChainError) -> DiskLayers {
+    let path = configuration.image.path
+    let isReadOnly = configuration.isReadOnly
+    let storage = try openFile(
+      path, role: isReadOnly ? .backing : .active, isReadOnly: isReadOnly)
+    let active = try openActive(storage)
+    var opened = [Opened(image: active, path: path, namedAs: nil)]
+    try openBacking(&opened)
+    var layers: [Layer] = []
+    for (index, one) in opened.enumerated() {
+      let id = LayerID(rawValue: UInt32(opened.count - 1 - index))
+      layers.append(Layer(id: id, image: one.image, path: one.path, namedAs: one.namedAs))
+    }
+    return DiskLayers(
+      active: layers[0], writable: isReadOnly ? nil : active,
+      backing: try BackingLayers(layers: Array(layers.dropFirst()), version: 0))
+  }
+
+  /// Opens an overlay that is put on top of the chain, and nothing below it.
+  func openOverlay(_ storage: any BlockStorage) throws(ChainError) -> any WritableImage {
+    guard try isQcow2(storage) else { throw .notQcow2(path: storage.path) }
+    return try openQcow2(storage, cacheBytes: Qcow2Image.activeCacheBytes)
+  }
+
+  private func openBacking(_ opened: inout [Opened]) throws(ChainError) {
+    var seen: Set<StorageIdentity> = [opened[0].image.storage.identity]
+    var next = try nameBelow(opened[0].image, path: opened[0].path)
+    while let (name, string) = next {
+      let overlay = opened[opened.count - 1].path
+      if opened.count == Self.layerLimit {
+        throw .tooManyLayers(limit: Self.layerLimit, overlay: overlay)
+      }
+      let path = PlacePath.resolve(name.path, from: PlacePath.directory(of: overlay))
+      let storage = try openBackingFile(path, overlay: overlay, seen: &seen)
+      let image: any Image
+      switch name.format {
+      case .raw: image = try openRaw(storage)
+      case .qcow2:
+        guard try isQcow2(storage) else { throw .backingNotQcow2(path: path, overlay: overlay) }
+        image = try openQcow2(storage, cacheBytes: Qcow2Image.layerCacheBytes)
+      case nil:
+        guard try isQcow2(storage) else {
+          throw .formatMissing(backing: string, overlay: overlay)
+        }
+        image = try openQcow2(storage, cacheBytes: Qcow2Image.layerCacheBytes)
+      }
+      opened.append(Opened(image: image, path: path, namedAs: string))
+      switch name.below {
+      case .asItsHeaderSays: next = try nameBelow(image, path: path)
+      case .nothing: next = nil
+      case .image(let inner): next = (inner, inner.path)
+      }
+    }
+  }
+
+  private func nameBelow(
+    _ image: any Image, path: String
+  ) throws(ChainError) -> (BackingName, String)? {
+    guard let reference = image.backingReference else { return nil }
+    let name = try BackingName(
+      name: reference.name, format: reference.format, overlay: path)
+    return (name, reference.name)
+  }
+
+  private func openBackingFile(
+    _ path: String, overlay: String, seen: inout Set<StorageIdentity>
+  ) throws(ChainError) -> any BlockStorage {
+    let identity: StorageIdentity
+    do {
+      identity = try files.identity(of: path)
+    } catch {
+      throw error.kind == .notFound
+        ? .backingMissing(path: path, overlay: overlay) : .storage(error)
+    }
+    // Before the file is opened: our own lock on it would be all that one learns.
+    if !seen.insert(identity).inserted { throw .loop(path: path, overlay: overlay) }
+    if let root = configuration.backingRoot {
+      let (place, directory) = try onStorage { () throws(StorageError) in
+        (try files.canonicalPath(of: path), try files.canonicalPath(of: root))
+      }
+      if !PlacePath.lies(place, in: directory) { throw .outsideRoot(path: place, root: root) }
+    }
+    let storage = try openFile(path, role: .backing, isReadOnly: true)
+    // The file that was looked at is the file that was opened.
+    if storage.identity != identity {
+      throw .backingRefused(
+        name: path, overlay: overlay, reason: "another file took its place while it was opened")
+    }
+    return storage
+  }
+
+  /// Opens the file of a layer.
+  func openFile(
+    _ path: String, role: StorageRole, isReadOnly: Bool
+  ) throws(ChainError) -> any BlockStorage {
+    try onStorage { () throws(StorageError) in
+      try files.open(
+        path, role: role, isReadOnly: isReadOnly, isLocked: configuration.locking == .qemu)
+    }
+  }
+
+  private func isQcow2(_ storage: any BlockStorage) throws(ChainError) -> Bool {
+    try onImage { () throws(ImageError) in try Qcow2Image.isQcow2(storage) }
+  }
+
+  private func openActive(_ storage: any BlockStorage) throws(ChainError) -> any WritableImage {
+    switch configuration.image {
+    case .raw: return try openRaw(storage)
+    case .qcow2(let path):
+      guard try isQcow2(storage) else { throw .notQcow2(path: path) }
+      return try openQcow2(storage, cacheBytes: Qcow2Image.activeCacheBytes)
+    }
+  }
+
+  private func openQcow2(
+    _ storage: any BlockStorage, cacheBytes: Int
+  ) throws(ChainError) -> any WritableImage {
+    try onImage { () throws(ImageError) in
+      try Qcow2Image(storage: storage, cacheBytes: cacheBytes)
+    }
+  }
+
+  private func openRaw(_ storage: any BlockStorage) throws(ChainError) -> any WritableImage {
+    try onImage { () throws(ImageError) in try RawImage(storage: storage) }
+  }
+}

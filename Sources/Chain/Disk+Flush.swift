@@ -1,0 +1,67 @@
+internal import BlockIO
+internal import HostSystem
+internal import ImageDriver
+internal import Synchronization
+
+extension Disk {
+  /// Makes everything durable that was written before the call.
+  ///
+  /// When it returns, the bytes survive power loss. Flushes of several threads share their work.
+  package func flush() throws(ChainError) {
+    if isReadOnly { return }
+    try withLayers { layers throws(ChainError) in
+      hasWrites.store(false, ordering: .relaxed)
+      let image = try writable(layers)
+      try onImage { () throws(ImageError) in try image.flush() }
+    }
+    try releaseFreed()
+  }
+
+  /// Lets clusters be used again that no durable table points to any more.
+  private func releaseFreed() throws(ChainError) {
+    let isWaiting = try withLayers { layers throws(ChainError) in
+      layers.writable?.hasFreedClusters ?? false
+    }
+    if !isWaiting { return }
+    // A reader or writer that looked its mapping up before the cluster was freed may still be on its
+    // way to the old place. Under the exclusive gate there is none.
+    try changeLayers { layers throws(ChainError) in
+      let image = try writable(layers)
+      try onImage { () throws(ImageError) in try image.releaseFreed() }
+      return layers
+    }
+  }
+
+  /// Flushes if there is anything to flush; the background thread's work.
+  func flushInBackground() {
+    if !hasWrites.load(ordering: .relaxed) { return }
+    do {
+      try flush()
+    } catch {
+      // The storage remembers a failed flush and fails the guest's next one with it; there is nobody
+      // else to tell from here. What was not written is tried again.
+      hasWrites.store(true, ordering: .relaxed)
+    }
+  }
+
+  /// Makes everything durable, gives unused space back and closes all files.
+  ///
+  /// Every call after it is refused. If it fails, the images are released nevertheless and are as
+  /// after a crash: valid, perhaps with leaks.
+  package func close() throws(ChainError) {
+    flusher.stop()
+    var failure: ChainError?
+    try changeLayers { layers throws(ChainError) in
+      do throws(ChainError) {
+        if let image = layers.writable {
+          try onImage { () throws(ImageError) in try image.close() }
+        }
+      } catch {
+        failure = error
+      }
+      for layer in layers.all { layer.image.storage.close() }
+      return nil
+    }
+    if let failure { throw failure }
+  }
+}

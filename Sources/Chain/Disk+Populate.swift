@@ -1,0 +1,202 @@
+internal import BlockIO
+package import HostSystem
+internal import ImageDriver
+internal import Synchronization
+
+// Bringing bytes up into the active image, for streaming.
+//
+// The layers below never change while the gate is held shared, so bytes are read first and a ticket
+// is taken only for the write: a guest that wants to write the same cluster waits for one host write
+// at most. The ticket is given out only for clusters that are still unallocated then; where a guest
+// was faster, its bytes stay and ours are thrown away.
+
+/// What a call to `populate` did with its range, in bytes of the disk.
+package struct PopulateResult: Sendable, Equatable {
+  /// Copied into the active image.
+  package var copied: UInt64 = 0
+  /// Turned into zero clusters.
+  package var zeroed: UInt64 = 0
+  /// In the active image already, written by a guest meanwhile, or not to be copied.
+  package var skipped: UInt64 = 0
+
+  /// Nothing done yet.
+  package init() {}
+}
+
+extension Disk {
+  /// Most bytes that are read and written at once.
+  static let copyBytes: UInt64 = 2 << 20
+
+  /// What a stream that keeps `base` has to do with the disk from an offset on.
+  ///
+  /// The offset is rounded down to a cluster. The extents follow each other without gaps; there are
+  /// at most about `limit` of them, and none if the offset is at or beyond the end.
+  package func streamExtents(
+    from offset: GuestOffset, base: LayerID?, limit: Int
+  ) throws(ChainError) -> [StreamExtent] {
+    var result: [StreamExtent] = []
+    var position = offset
+    let end = virtualSize
+    while position.rawValue < end, result.count < limit {
+      // In steps with a gate for each, so that snapshots get in between.
+      let part = try withLayers { layers throws(ChainError) in
+        let start = position.roundedDown(to: layers.clusterSize)
+        let length = min(max(map.granuleSize * 32, layers.clusterSize), end - start.rawValue)
+        let range = GuestRange(offset: start, length: length)
+        return try plan(range, base: base, limit: limit, layers)
+      }
+      for extent in part {
+        if let last = result.last, last.kind == extent.kind {
+          result[result.count - 1].range = GuestRange(
+            from: last.range.offset, to: extent.range.end)
+        } else {
+          result.append(extent)
+        }
+      }
+      guard let last = part.last else { break }
+      position = last.range.end
+    }
+    return result
+  }
+
+  /// Brings a range up into the active image as far as a stream that keeps `base` needs it.
+  ///
+  /// The range is rounded out to whole clusters. Several threads may populate at once, also ranges
+  /// that touch. Where a guest writes meanwhile, its bytes stay.
+  package func populate(
+    _ range: GuestRange, base: LayerID?
+  ) throws(ChainError) -> PopulateResult {
+    checkInside(range.offset, range.length)
+    var result = PopulateResult()
+    var position = range.offset
+    while position < range.end {
+      position = try withLayers { layers throws(ChainError) in
+        let cluster = layers.clusterSize
+        let step = max(Self.copyBytes / cluster * cluster, cluster)
+        let piece = GuestRange(
+          from: position.roundedDown(to: cluster), to: range.end.roundedUp(to: cluster)
+        ).clamped(toSize: layers.active.image.virtualSize)
+        let first = GuestRange(offset: piece.offset, length: min(step, piece.length))
+        for extent in try plan(first, base: base, limit: .max, layers) {
+          switch extent.kind {
+          case .skip: result.skipped += extent.range.length
+          case .zero: try populateZeroes(extent.range, layers, &result)
+          case .copy: try populateCopy(extent.range, layers, &result)
+          }
+        }
+        return first.end
+      }
+    }
+    return result
+  }
+
+  /// What a stream has to do with a range that starts at a cluster, under the gate.
+  func plan(
+    _ range: GuestRange, base: LayerID?, limit: Int, _ layers: DiskLayers
+  ) throws(ChainError) -> [StreamExtent] {
+    var plan = StreamPlan(
+      from: range.offset, clusterSize: layers.clusterSize, keepsBase: base != nil)
+    var position = range.offset
+    while position < range.end, plan.extents.count < limit {
+      let extent = try layers.active.mapping(
+        at: position, upTo: range.end.rawValue - position.rawValue)
+      let end = position + extent.length
+      if extent.mapping != .unallocated {
+        plan.add(length: extent.length, .active)
+        position = end
+      }
+      while position < end {
+        let below = try map.extent(
+          at: position, upTo: end.rawValue - position.rawValue, in: layers.backing)
+        plan.add(length: below.length, answer(for: below, base: base))
+        position = position + below.length
+      }
+    }
+    plan.finish()
+    return plan.extents
+  }
+
+  private func answer(for below: BelowExtent, base: LayerID?) -> StreamPlan.Answer {
+    guard let layer = below.layer else { return .keptZero }
+    if let base, layer.id <= base { return below.isData ? .keptData : .keptZero }
+    return below.isData ? .droppedData : .droppedZero
+  }
+
+  private func populateZeroes(
+    _ range: GuestRange, _ layers: DiskLayers, _ result: inout PopulateResult
+  ) throws(ChainError) {
+    let image = try writable(layers)
+    hasWrites.store(true, ordering: .relaxed)
+    guard image.hasZeroClusters else { return try populateCopy(range, layers, &result) }
+    let zeroed: UInt64
+    do { zeroed = try image.populateZeroes(range) } catch { throw .image(error) }
+    result.zeroed += zeroed
+    result.skipped += range.length - zeroed
+  }
+
+  private func populateCopy(
+    _ range: GuestRange, _ layers: DiskLayers, _ result: inout PopulateResult
+  ) throws(ChainError) {
+    let image = try writable(layers)
+    hasWrites.store(true, ordering: .relaxed)
+    // Whole clusters are written; what lies beyond the end of the disk is written as zeroes.
+    let clusterSize = Int(layers.clusterSize)
+    let byteCount = (Int(range.length) + clusterSize - 1) / clusterSize * clusterSize
+    try ThreadScratch.withBuffer(.cow, byteCount: byteCount) { buffer throws(ChainError) in
+      var inside = buffer.slice(0..<Int(range.length))
+      try readBelow(into: &inside, at: range.offset, layers.backing)
+      var beyond = buffer.slice(Int(range.length)..<byteCount)
+      beyond.fillWithZeroes()
+      var position = 0
+      while position < byteCount {
+        // Runs of clusters that are alike: all zero, or all to be written.
+        let first = buffer.bytes.extracting(position..<position + clusterSize)
+        let isZero = image.hasZeroClusters && first.isAllZero
+        var end = position + clusterSize
+        while end < byteCount {
+          let next = buffer.bytes.extracting(end..<end + clusterSize)
+          if (image.hasZeroClusters && next.isAllZero) != isZero { break }
+          end += clusterSize
+        }
+        let run = GuestRange(
+          offset: range.offset + UInt64(position),
+          length: min(UInt64(end), range.length) - UInt64(position))
+        if isZero {
+          try populateZeroes(run, layers, &result)
+        } else {
+          try populate(run, from: buffer.bytes.extracting(position..<end), image, &result)
+        }
+        position = end
+      }
+    }
+  }
+
+  /// Writes a run of clusters wherever the active image still has none.
+  private func populate(
+    _ run: GuestRange, from bytes: RawSpan, _ image: any WritableImage,
+    _ result: inout PopulateResult
+  ) throws(ChainError) {
+    var position = run.offset
+    while position < run.end {
+      let rest = GuestRange(offset: position, length: run.end.rawValue - position.rawValue)
+      let ticket: WriteTicket?
+      do { ticket = try image.beginPopulate(rest) } catch { throw .image(error) }
+      guard let ticket else {
+        result.skipped += rest.length
+        return
+      }
+      let guest = ticket.guest
+      result.skipped += guest.offset.rawValue - position.rawValue
+      let from = Int(guest.offset.rawValue - run.offset.rawValue)
+      do {
+        try image.storage.write(
+          bytes.extracting(from..<from + Int(guest.length)), at: ticket.host)
+      } catch { throw .storage(error) }
+      // Order: the clusters hold all their bytes before any table can point to them.
+      do { try ticket.commit() } catch { throw .image(error) }
+      let end = min(guest.end.rawValue, run.end.rawValue)
+      result.copied += end - guest.offset.rawValue
+      position = GuestOffset(rawValue: end)
+    }
+  }
+}

@@ -1,0 +1,53 @@
+package import HostSystem
+internal import ImageDriver
+
+// Where the chain has data. Zero clusters and what no layer has are holes; nobody looks at bytes.
+
+extension Disk {
+  /// The first offset at or after this one that some layer holds data for, nil if there is none.
+  package func nextData(from offset: GuestOffset) throws(ChainError) -> GuestOffset? {
+    try find(data: true, from: offset)
+  }
+
+  /// The first offset at or after this one that reads zero by the tables; the end of the disk
+  /// counts as a hole. Nil at or beyond the end.
+  package func nextHole(from offset: GuestOffset) throws(ChainError) -> GuestOffset? {
+    if offset.rawValue >= virtualSize { return nil }
+    return try find(data: false, from: offset) ?? GuestOffset(rawValue: virtualSize)
+  }
+
+  /// What the files of all layers take on the host.
+  package func allocatedBytes() throws(ChainError) -> UInt64 {
+    try withLayers { layers throws(ChainError) in
+      try layers.active.allocatedBytes() + layers.backing.allocatedBytes
+    }
+  }
+
+  private func find(data wanted: Bool, from offset: GuestOffset) throws(ChainError) -> GuestOffset?
+  {
+    var position = offset
+    let end = virtualSize
+    while position.rawValue < end {
+      // One gate for each run: a search through a large hole must not hold up a snapshot.
+      let (isData, length) = try withLayers { layers throws(ChainError) in
+        try run(at: position, upTo: end - position.rawValue, layers)
+      }
+      if isData == wanted { return position }
+      position = position + length
+    }
+    return nil
+  }
+
+  private func run(
+    at offset: GuestOffset, upTo limit: UInt64, _ layers: DiskLayers
+  ) throws(ChainError) -> (isData: Bool, length: UInt64) {
+    let extent = try layers.active.mapping(at: offset, upTo: limit)
+    switch extent.mapping {
+    case .data, .compressed: return (true, extent.length)
+    case .zero: return (false, extent.length)
+    case .unallocated:
+      let below = try map.extent(at: offset, upTo: extent.length, in: layers.backing)
+      return (below.isData, below.length)
+    }
+  }
+}

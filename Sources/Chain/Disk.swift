@@ -1,0 +1,117 @@
+internal import HostSystem
+internal import ImageDriver
+internal import Synchronization
+
+// One disk: a named chain, seen as flat bytes.
+//
+//     read      active image's mapping --unallocated--> merged map --> a layer, or zero
+//     write     active image's ticket; bytes that it lacks are read through the disk; commit
+//     stream    the same ticket without new bytes
+//
+// The chain is an immutable value (`DiskLayers`) that is swapped as a whole. Everything that reads or
+// writes bytes holds the gate shared; snapshot, rebase, growing and the release of freed clusters
+// hold it exclusively, so they see no request in flight and no request sees half a change.
+//
+// Lock: gate > tickets of the active image > its allocator and tables > merged map. Nothing below
+// takes the gate again: functions that are handed a `DiskLayers` run under it.
+
+/// A mounted disk: the active image of a chain with the layers below it.
+///
+/// Any number of threads may call anything at once. Ranges have to lie inside the disk; what a write
+/// beyond the end means is the caller's rule.
+package final class Disk: Sendable {
+  /// The device's name.
+  package let name: String
+  /// Whether the disk can only be read.
+  package let isReadOnly: Bool
+
+  let configuration: DeviceConfiguration
+  let timeSource: any TimeSource
+  let files: any ImageFiles
+  let gate = SharedGate()
+  let map: MergedMap
+  let inflated: InflatedClusters
+  let load = GuestLoad()
+  let flusher = BackgroundFlusher()
+
+  // Read under the gate's shared side, replaced under its exclusive side; nil after `close`.
+  private let current: Monitor<DiskLayers?>
+  // Acquire and release, so that who sees the new size sees the grown image.
+  private let size: Atomic<UInt64>
+  // Relaxed: it is a hint for those outside of the gate.
+  private let cluster: Atomic<Int>
+  /// Whether anything was written since the last flush began. Relaxed: it only saves idle flushes.
+  let hasWrites = Atomic<Bool>(false)
+
+  init(
+    layers: DiskLayers, configuration: DeviceConfiguration, timeSource: any TimeSource,
+    files: any ImageFiles
+  ) {
+    name = configuration.name
+    isReadOnly = layers.writable == nil
+    let clusterSize = layers.active.image.clusterSize
+    self.configuration = configuration
+    self.timeSource = timeSource
+    self.files = files
+    map = MergedMap(clusterSize: clusterSize, budget: configuration.mapCacheBytes)
+    inflated = InflatedClusters(budget: 8 << 20)
+    current = Monitor(layers)
+    size = Atomic(layers.active.image.virtualSize)
+    cluster = Atomic(clusterSize)
+  }
+
+  /// The size of the disk in bytes.
+  package var virtualSize: UInt64 { size.load(ordering: .acquiring) }
+
+  /// The size of a request that is served best: the active image's cluster. A snapshot may change it.
+  package var clusterSize: Int { cluster.load(ordering: .relaxed) }
+
+  /// How busy the guest keeps the disk now.
+  package var guestLoad: GuestLoadSample { load.sample }
+}
+
+// MARK: - The chain
+
+extension Disk {
+  /// Runs a body on the chain as it is, and keeps it so until the body ends.
+  // Lock: the gate, shared. The body must not call anything that takes the gate.
+  func withLayers<Result>(
+    _ body: (DiskLayers) throws(ChainError) -> Result
+  ) throws(ChainError) -> Result {
+    try gate.shared { () throws(ChainError) -> Result in
+      guard let layers = current.withLock({ $0 }) else { throw .closed(disk: name) }
+      return try body(layers)
+    }
+  }
+
+  /// Runs a body while nothing else uses the disk; the chain that it returns takes effect.
+  // Lock: the gate, exclusive.
+  func changeLayers(
+    _ body: (DiskLayers) throws(ChainError) -> DiskLayers?
+  ) throws(ChainError) {
+    // The old chain is let go after the gate: that may close files, which may take a while.
+    var old: DiskLayers?
+    try gate.exclusive { () throws(ChainError) in
+      old = current.withLock { $0 }
+      guard let layers = old else { throw .closed(disk: name) }
+      let changed = try body(layers)
+      current.withLock { $0 = changed }
+      if let image = changed?.active.image {
+        size.store(image.virtualSize, ordering: .releasing)
+        cluster.store(image.clusterSize, ordering: .relaxed)
+      }
+    }
+  }
+
+  /// The active image for writing.
+  func writable(_ layers: DiskLayers) throws(ChainError) -> any WritableImage {
+    guard let image = layers.writable else { throw .readOnly(disk: name) }
+    return image
+  }
+
+  func checkInside(_ offset: GuestOffset, _ length: UInt64) {
+    let size = virtualSize
+    precondition(
+      offset.rawValue <= size && length <= size - offset.rawValue, "a range beyond the disk")
+  }
+}

@@ -1,0 +1,116 @@
+internal import BlockIO
+internal import HostSystem
+internal import ImageDriver
+
+/// What can be said of one layer of a disk at one moment.
+package struct LayerDescription: Sendable, Equatable {
+  /// The place in the chain, 0 for the active image.
+  package var index: Int
+  /// The layer's name for as long as the disk is open.
+  package var id: LayerID
+  /// The path it was opened by.
+  package var path: String
+  /// `qcow2` or `raw`.
+  package var format: String
+  /// The size of the disk that it describes.
+  package var virtualSize: UInt64
+  /// What its file takes on the host.
+  package var allocatedBytes: UInt64
+  /// What its own header names as backing file, if anything.
+  package var backingString: String?
+
+  /// The last component of the path.
+  package var fileName: String { PlacePath.fileName(of: path) }
+}
+
+/// One open image in its place in a chain.
+///
+/// The image object stays the same when a snapshot turns it from the active image into a backing
+/// layer, so extents that name the layer stay true.
+final class Layer: Sendable {
+  let id: LayerID
+  let image: any Image
+  /// The path it was opened by.
+  let path: String
+  /// By which string the overlay names it; nil for the image that was mounted.
+  let namedAs: String?
+
+  init(id: LayerID, image: any Image, path: String, namedAs: String?) {
+    self.id = id
+    self.image = image
+    self.path = path
+    self.namedAs = namedAs
+  }
+
+  /// What the layer's file takes on the host.
+  func allocatedBytes() throws(ChainError) -> UInt64 {
+    do {
+      return try image.storage.allocatedBytes()
+    } catch {
+      throw .storage(error)
+    }
+  }
+}
+
+extension Layer: MappingSource {
+  var end: GuestOffset { GuestOffset(rawValue: image.virtualSize) }
+
+  func mapping(at offset: GuestOffset, upTo limit: UInt64) throws(ChainError) -> MappedExtent {
+    do {
+      return try image.mapping(at: offset, upTo: limit)
+    } catch {
+      throw .image(error)
+    }
+  }
+}
+
+/// The layers below the active image, topmost first, as they are between two changes of the chain.
+final class BackingLayers: Sendable {
+  let layers: [Layer]
+  /// Another number after each snapshot and rebase.
+  let version: UInt64
+
+  /// What the layers' files take on the host; it does not change while they are backing layers.
+  let allocatedBytes: UInt64
+
+  init(layers: [Layer], version: UInt64) throws(ChainError) {
+    self.layers = layers
+    self.version = version
+    var sum: UInt64 = 0
+    for layer in layers { sum += try layer.allocatedBytes() }
+    allocatedBytes = sum
+    precondition(zip(layers, layers.dropFirst()).allSatisfy { $0.id > $1.id })
+  }
+
+  /// The layer with this name, or nil if it left the chain.
+  func layer(_ id: LayerID) -> Layer? {
+    // Names fall from top to bottom; ten steps find one of a thousand.
+    var low = 0
+    var high = layers.count
+    while low < high {
+      let middle = (low + high) / 2
+      if layers[middle].id > id { low = middle + 1 } else { high = middle }
+    }
+    return low < layers.count && layers[low].id == id ? layers[low] : nil
+  }
+}
+
+/// All layers of a disk between two changes of the chain.
+final class DiskLayers: Sendable {
+  let active: Layer
+  /// The active image as one that can be written, nil on a read-only disk.
+  let writable: (any WritableImage)?
+  let backing: BackingLayers
+
+  init(active: Layer, writable: (any WritableImage)?, backing: BackingLayers) {
+    self.active = active
+    self.writable = writable
+    self.backing = backing
+  }
+
+  /// The unit in which the active image takes bytes.
+  var clusterSize: UInt64 { UInt64(active.image.clusterSize) }
+
+  /// Active image first.
+  var all: [Layer] { [active] + backing.layers }
+}

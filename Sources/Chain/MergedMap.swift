@@ -1,0 +1,192 @@
+internal import HostSystem
+internal import ImageDriver
+
+// One map for all backing layers.
+//
+// Backing layers do not change while they are open, so what lies where is worked out once for each
+// granule (an aligned range of the disk, some MiB) and kept: a lookup costs the same at depth 1 and at
+// depth 1000. The layers' own tables are read only while a granule is merged.
+//
+//     chain changes        what happens to the granules that are here
+//     snapshot             nothing; the next lookup lays the one new layer over the old extents
+//     rebase to a base     nothing; the next lookup asks the base and what is below it again,
+//                          for the extents alone whose layer has left
+//
+// Both are seen by comparing the chain's version with the one that the granule was merged for. The
+// chain changes only under the exclusive side of the disk's gate and lookups run under the shared one,
+// so no merge sees a chain change.
+//
+// Memory is bounded: over its budget the map throws out granules that were not used since the clock
+// hand last passed (second chance). A granule thrown out is merged again when it is needed.
+
+/// A part of the disk below the active image, with one answer.
+struct BelowExtent {
+  /// The layer that answers, or nil if no layer has anything: that reads zero.
+  var layer: Layer?
+  /// Where the bytes are in that layer.
+  var mapping: Mapping
+  /// How far this holds.
+  var length: UInt64
+}
+
+/// What the layers below the active image hold, by ranges.
+final class MergedMap: Sendable {
+  /// One granule with its merged extents.
+  fileprivate struct Granule {
+    var number: UInt64
+    var extents: [GranuleExtent]
+    /// The chain this was merged for.
+    var version: UInt64
+    /// The topmost layer that was looked at.
+    var top: LayerID
+    var wasUsed: Bool
+
+    var bytes: Int {
+      MemoryLayout<Granule>.stride + extents.capacity * MemoryLayout<GranuleExtent>.stride
+    }
+  }
+
+  fileprivate struct State {
+    var places: [UInt64: Int] = [:]
+    var granules: [Granule] = []
+    var hand = 0
+    var bytes = 0
+    /// Granules that a thread is merging right now; others wait for it.
+    var merging: Set<UInt64> = []
+  }
+
+  /// Bytes of the disk that one granule describes.
+  let granuleSize: UInt64
+  private let budget: Int
+  private let state = Monitor(State())
+
+  /// Makes an empty map of at most about `budget` bytes.
+  ///
+  /// A granule is what one 4 KiB slice of an L2 table describes, within bounds: smaller ones would
+  /// read the same slice of each layer again and again, larger ones would hold too many extents.
+  init(clusterSize: Int, budget: Int) {
+    granuleSize = UInt64(min(max(clusterSize * 512, 1 << 20), 32 << 20))
+    self.budget = budget
+  }
+
+  /// What the layers hold at an offset, and for how many bytes, at most `limit`.
+  func extent(
+    at offset: GuestOffset, upTo limit: UInt64, in backing: BackingLayers
+  ) throws(ChainError) -> BelowExtent {
+    guard let top = backing.layers.first?.id else {
+      return BelowExtent(layer: nil, mapping: .unallocated, length: limit)
+    }
+    let number = offset.rawValue / granuleSize
+    let inside = UInt32(offset.rawValue % granuleSize)
+    while true {
+      let found = state.wait { state -> Finding? in
+        guard let place = state.places[number], state.granules[place].version == backing.version
+        else {
+          // Nil waits: somebody else merges it.
+          return state.merging.insert(number).inserted ? .toMerge : nil
+        }
+        state.granules[place].wasUsed = true
+        let extents = state.granules[place].extents
+        let index = Self.index(of: inside, in: extents)
+        let end = index + 1 < extents.count ? UInt64(extents[index + 1].start) : granuleSize
+        return .extent(extents[index], length: min(end - UInt64(inside), limit))
+      }
+      switch found {
+      case .extent(let extent, let length):
+        let layer = extent.layer.flatMap { backing.layer($0) }
+        precondition((layer == nil) == (extent.layer == nil), "a layer left the chain unseen")
+        return BelowExtent(
+          layer: layer, mapping: extent.mapping.advanced(by: UInt64(inside - extent.start)),
+          length: length)
+      case .toMerge, nil:
+        try merge(number, top: top, backing)
+      }
+    }
+  }
+
+  /// How many bytes the map takes now.
+  var bytesUsed: Int { state.withLock { $0.bytes } }
+
+  private enum Finding {
+    case extent(GranuleExtent, length: UInt64)
+    case toMerge
+  }
+
+  private static func index(of offset: UInt32, in extents: [GranuleExtent]) -> Int {
+    var low = 0
+    var high = extents.count
+    while high - low > 1 {
+      let middle = (low + high) / 2
+      if extents[middle].start <= offset { low = middle } else { high = middle }
+    }
+    return low
+  }
+
+  // Runs without the lock: it reads tables of images.
+  private func merge(
+    _ number: UInt64, top: LayerID, _ backing: BackingLayers
+  ) throws(ChainError) {
+    let earlier = state.withLock { state in
+      state.places[number].map { state.granules[$0] }
+    }
+    do {
+      let range = GuestRange(
+        offset: GuestOffset(rawValue: number * granuleSize), length: granuleSize)
+      var merge = ExtentMerge(range: range)
+      for layer in backing.layers {
+        if let earlier, layer.id <= earlier.top { break }
+        try merge.add(layer)
+        if merge.isComplete { break }
+      }
+      if let earlier {
+        merge.add(earlier.extents) { backing.layer($0) != nil }
+        for layer in backing.layers where layer.id <= earlier.top {
+          if merge.isComplete { break }
+          try merge.add(layer)
+        }
+      }
+      let granule = Granule(
+        number: number, extents: merge.finish(), version: backing.version, top: top, wasUsed: true)
+      state.change { $0.store(granule, budget: budget) }
+    } catch {
+      state.change { _ = $0.merging.remove(number) }
+      throw error
+    }
+  }
+}
+
+extension MergedMap.State {
+  /// Puts a merged granule in place and throws out others until the budget holds.
+  mutating func store(_ granule: MergedMap.Granule, budget: Int) {
+    merging.remove(granule.number)
+    bytes += granule.bytes
+    if let place = places[granule.number] {
+      bytes -= granules[place].bytes
+      granules[place] = granule
+    } else {
+      places[granule.number] = granules.count
+      granules.append(granule)
+    }
+    // One granule always stays, or a budget of nothing would never answer.
+    while bytes > budget, granules.count > 1 {
+      if hand >= granules.count { hand = 0 }
+      if granules[hand].wasUsed || granules[hand].number == granule.number {
+        // A second chance; the new granule loses its mark too but is never thrown out here.
+        granules[hand].wasUsed = false
+        hand += 1
+      } else {
+        evict(hand)
+      }
+    }
+  }
+
+  private mutating func evict(_ place: Int) {
+    bytes -= granules[place].bytes
+    places[granules[place].number] = nil
+    let last = granules.removeLast()
+    if place < granules.count {
+      granules[place] = last
+      places[last.number] = place
+    }
+  }
+}

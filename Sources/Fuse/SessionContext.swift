@@ -1,0 +1,80 @@
+internal import CFuse
+internal import Synchronization
+
+/// What a session keeps for its callbacks, reached through libfuse's user data.
+final class SessionContext: Sendable {
+  let operations: any Operations
+  let writeback: WritebackCaching
+  let files = OpenFiles()
+  let parked = ParkedReads()
+
+  init(_ operations: any Operations, writeback: WritebackCaching) {
+    self.operations = operations
+    self.writeback = writeback
+  }
+
+  /// Settles with the kernel what the connection does.
+  func configure(_ connection: inout fuse_conn_info) {
+    func set(_ capability: Int32, _ wanted: Bool) {
+      let bit = UInt32(bitPattern: capability)
+      if wanted, connection.capable & bit != 0 {
+        connection.want |= bit
+      } else {
+        connection.want &= ~bit
+      }
+    }
+    let largest = UInt32(ThreadBuffer.capacity)
+    connection.max_write = largest
+    connection.max_read = largest
+    connection.max_readahead = largest
+    // More requests of readahead and of asynchronous direct I/O in flight than the default of 12.
+    connection.max_background = 64
+    connection.congestion_threshold = 48
+    // O_TRUNC comes with the open. Otherwise it would come as a change of size to 0, and a disk
+    // could not tell `echo x > vda`, which it ignores, from a truncate, which it refuses.
+    set(FUSE_CAP_ATOMIC_O_TRUNC, true)
+    set(FUSE_CAP_ASYNC_READ, true)
+    set(FUSE_CAP_ASYNC_DIO, true)
+    set(FUSE_CAP_PARALLEL_DIROPS, true)
+    set(FUSE_CAP_WRITEBACK_CACHE, writeback == .enabled)
+    // A page stays valid when its file's mtime changes: all changes come through this mount.
+    set(FUSE_CAP_AUTO_INVAL_DATA, false)
+    // Pipes cost more than they save here.
+    set(FUSE_CAP_SPLICE_READ, false)
+    set(FUSE_CAP_SPLICE_WRITE, false)
+    set(FUSE_CAP_SPLICE_MOVE, false)
+    // The kernel clears set-id bits itself, by a change of permissions.
+    set(FUSE_CAP_HANDLE_KILLPRIV, false)
+  }
+}
+
+/// The open files of a session.
+///
+/// The kernel hands back the number it got at open, and it is the file's address: no lookup for a
+/// read. The table keeps each file alive from open to release, and knows at the end of the mount
+/// which files the kernel never released (it drops releases when a connection is cut).
+final class OpenFiles: Sendable {
+  private let boxes = Mutex<[UInt64: OpenFileBox]>([:])
+
+  /// How many opens have not been released.
+  var count: Int { boxes.withLock { $0.count } }
+
+  func add(_ file: any OpenFile) -> UInt64 {
+    let box = OpenFileBox(file)
+    let ticket = box.ticket
+    boxes.withLock { $0[ticket] = box }
+    return ticket
+  }
+
+  func remove(_ ticket: UInt64) -> (any OpenFile)? {
+    boxes.withLock { $0.removeValue(forKey: ticket) }?.file
+  }
+
+  func releaseAll() {
+    let left = boxes.withLock { boxes in
+      defer { boxes = [:] }
+      return boxes
+    }
+    for box in left.values { box.file.released() }
+  }
+}

@@ -1,0 +1,68 @@
+/// Who may use the mount besides the one who made it.
+package enum MountAccess: Sendable {
+  /// Nobody, not even root.
+  case ownerOnly
+  /// Root.
+  case root
+  /// Everybody, as far as the permission bits go.
+  case everybody
+}
+
+/// Who compares permission bits with the caller.
+package enum PermissionChecks: Sendable {
+  /// The kernel, before a request is made.
+  case kernel
+  /// The file system, in `Operations.checkAccess` and `open`.
+  case fileSystem
+}
+
+/// Whether the kernel collects writes to cached files before it sends them.
+package enum WritebackCaching: Sendable {
+  case disabled
+  case enabled
+}
+
+/// How a file system is mounted and served. There is no way to pass other options through.
+package struct SessionOptions: Sendable {
+  /// What stands in the first column of /proc/mounts.
+  package var source: String
+  /// Who may use the mount.
+  package var access = MountAccess.ownerOnly
+  /// Who checks permissions.
+  package var permissionChecks = PermissionChecks.kernel
+  /// Whether the kernel may collect writes.
+  package var writeback = WritebackCaching.disabled
+  /// The largest number of threads that take requests; they are started as they are needed.
+  package var threads: Int
+
+  /// Options with defaults for everything but the name and the threads.
+  package init(source: String, threads: Int) {
+    self.source = source
+    self.threads = threads
+  }
+
+  /// The options as libfuse and the kernel take them. The kernel wants the largest read here and
+  /// again when the connection is set up.
+  var mountArguments: [String] {
+    var arguments = ["chainfs"]
+    func add(_ option: String) { arguments += ["-o", option] }
+    add("fsname=" + escaped(source))
+    add("subtype=" + MountPoint.subtype)
+    add("max_read=\(ThreadBuffer.capacity)")
+    switch access {
+    case .ownerOnly: break
+    case .root: add("allow_root")
+    case .everybody: add("allow_other")
+    }
+    if permissionChecks == .kernel { add("default_permissions") }
+    return arguments
+  }
+
+  /// A value in which a comma does not end the option.
+  private func escaped(_ value: String) -> String {
+    value.reduce(into: "") { result, character in
+      if character == "," || character == "\\" { result.append("\\") }
+      result.append(character)
+    }
+  }
+}

@@ -25,7 +25,8 @@ package final class Disk: Sendable {
   /// Whether the disk can only be read.
   package let isReadOnly: Bool
 
-  let configuration: DeviceConfiguration
+  /// How the disk was opened.
+  package let configuration: DeviceConfiguration
   let timeSource: any TimeSource
   let files: any ImageFiles
   let gate = SharedGate()

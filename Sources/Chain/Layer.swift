@@ -19,6 +19,20 @@ package struct LayerDescription: Sendable, Equatable {
   /// What its own header names as backing file, if anything.
   package var backingString: String?
 
+  /// A description with all its parts.
+  package init(
+    index: Int, id: LayerID, path: String, format: String, virtualSize: UInt64,
+    allocatedBytes: UInt64, backingString: String?
+  ) {
+    self.index = index
+    self.id = id
+    self.path = path
+    self.format = format
+    self.virtualSize = virtualSize
+    self.allocatedBytes = allocatedBytes
+    self.backingString = backingString
+  }
+
   /// The last component of the path.
   package var fileName: String { PlacePath.fileName(of: path) }
 }

@@ -1,0 +1,103 @@
+internal import Chain
+internal import Jobs
+
+/// A verb that is written to a device's control file of the same name.
+package enum ControlVerb: String, Sendable, CaseIterable {
+  /// Starts streaming.
+  case stream
+  /// Cancels the job.
+  case cancel
+  /// Sets the running job's limit.
+  case speed
+  /// Holds the job.
+  case pause
+  /// Lets the job go on.
+  case resume
+  /// Takes a live snapshot.
+  case snapshot
+
+  /// How it is used, in one line without a newline.
+  package var usage: String {
+    switch self {
+    case .stream:
+      "[BASE | base=NAME] [speed=SIZE] [on-error=report|ignore|stop|enospc] [backing-file=STRING]"
+    case .cancel, .pause, .resume: "an empty line, or 1"
+    case .speed: "SIZE"
+    case .snapshot: "PATH [format=qcow2] [mode=absolute-paths|existing]"
+    }
+  }
+}
+
+/// A control write, understood.
+enum ControlCommand: Equatable {
+  case stream(StreamRequest)
+  case cancel
+  case speed(UInt64)
+  case pause
+  case resume
+  case snapshot(path: String, format: String, mode: SnapshotMode)
+
+  init(_ verb: ControlVerb, bytes: [UInt8]) throws(ControlError) {
+    let text = try CommandText(bytes: bytes)
+    switch verb {
+    case .stream: self = .stream(try Self.request(text))
+    case .cancel:
+      try text.requireNothing("cancel")
+      self = .cancel
+    case .speed:
+      try text.allow([])
+      guard let word = text.bare else { throw .invalid("speed needs a size, such as 200M") }
+      self = .speed(try Self.size(word, of: "speed"))
+    case .pause:
+      try text.requireNothing("pause")
+      self = .pause
+    case .resume:
+      try text.requireNothing("resume")
+      self = .resume
+    case .snapshot: self = try Self.snapshot(text)
+    }
+  }
+
+  private static func request(_ text: CommandText) throws(ControlError) -> StreamRequest {
+    try text.allow(["base", "speed", "on-error", "backing-file"])
+    var request = StreamRequest()
+    request.base = text.values["base"]
+    if let bare = text.bare {
+      if request.base != nil { throw .invalid("the base is given twice") }
+      request.base = bare
+    }
+    if request.base?.isEmpty == true {
+      throw .invalid("base= is empty; leave it out to drop all layers")
+    }
+    if let speed = text.values["speed"] { request.speed = try size(speed, of: "speed") }
+    if let policy = text.values["on-error"] {
+      guard let onError = ErrorPolicy(rawValue: policy) else {
+        throw .invalid("on-error is report, ignore, stop or enospc, not \(policy)")
+      }
+      request.onError = onError
+    }
+    request.backingFile = text.values["backing-file"]
+    if request.backingFile?.isEmpty == true { throw .invalid("backing-file= is empty") }
+    return request
+  }
+
+  private static func snapshot(_ text: CommandText) throws(ControlError) -> ControlCommand {
+    try text.allow(["format", "mode"])
+    guard let path = text.bare, !path.isEmpty else {
+      throw .invalid("snapshot needs the path of the new image")
+    }
+    let mode: SnapshotMode
+    switch text.values["mode"] {
+    case nil, "absolute-paths": mode = .absolutePaths
+    case "existing": mode = .existing
+    case .some(let other): throw .invalid("mode is absolute-paths or existing, not \(other)")
+    }
+    return .snapshot(path: path, format: text.values["format"] ?? "qcow2", mode: mode)
+  }
+
+  private static func size(_ text: String, of name: String) throws(ControlError) -> UInt64 {
+    if let bytes = SizeText.bytes(text) { return bytes }
+    throw .invalid(
+      "\(name) is whole bytes, or a number with K, M, G or T, below 2^63; not \(text)")
+  }
+}

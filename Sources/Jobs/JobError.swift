@@ -1,0 +1,89 @@
+package import Chain
+package import HostSystem
+
+/// Why a job was refused; nothing was changed then.
+package enum JobError: Error, Sendable {
+  /// The device has a job already, or one is just being started.
+  case busy(device: String)
+  /// There is no job to act on.
+  case noJob(device: String)
+  /// The filesystem is being unmounted.
+  case closing(device: String)
+  /// The disk is read-only.
+  case readOnly(device: String)
+  /// A string for the header was given, but no base that it could name.
+  case backingFileWithoutBase(device: String)
+  /// What has to be copied does not fit beside the active image.
+  case noSpace(device: String, needed: UInt64, free: UInt64)
+  /// The active image has internal snapshots that streaming would empty.
+  case internalSnapshots(device: String, count: Int)
+  /// The disk refused or failed.
+  case chain(ChainError, device: String)
+  /// The record of the job could not be written.
+  case record(RecordError, device: String)
+  /// No thread could be had.
+  case thread(SystemError, device: String)
+}
+
+extension JobError: CustomStringConvertible {
+  /// What upper layers act on.
+  package var kind: FailureKind {
+    switch self {
+    case .busy, .closing: .busy
+    case .noJob: .notFound
+    case .readOnly: .readOnly
+    case .backingFileWithoutBase: .invalid
+    case .noSpace: .noSpace
+    case .internalSnapshots: .unsupported
+    case .chain(let error, _): error.kind
+    case .record(let error, _): error.kind
+    case .thread(let error, _): error.kind
+    }
+  }
+
+  /// One sentence that begins with the device.
+  package var description: String {
+    switch self {
+    case .busy(let device): "\(device): the device has a job already; cancel it or wait for its end"
+    case .noJob(let device): "\(device): no job is running"
+    case .closing(let device): "\(device): the filesystem is being unmounted"
+    case .readOnly(let device): "\(device): the device is read-only"
+    case .backingFileWithoutBase(let device):
+      "\(device): backing-file needs a base, but the whole chain is to be streamed"
+    case .noSpace(let device, let needed, let free):
+      "\(device): streaming needs \(needed) bytes, but only \(free) are free"
+    case .internalSnapshots(let device, let count):
+      "\(device): the image has \(count) internal snapshot\(count == 1 ? "" : "s"), "
+        + "which streaming would empty; delete them with qemu-img snapshot -d first"
+    case .chain(let error, let device): Sentence.about(device, error.description)
+    case .record(let error, let device): Sentence.about(device, error.description)
+    case .thread(let error, let device): "\(device): no thread for the job: \(error)"
+    }
+  }
+}
+
+/// What stopped, or would have stopped, a running job.
+package struct JobFailure: Error, Sendable, Equatable {
+  /// What decides whether `on-error=enospc` holds the job.
+  package var kind: FailureKind
+  /// What happened, in a sentence.
+  package var sentence: String
+
+  /// A failure with both its parts.
+  package init(kind: FailureKind, sentence: String) {
+    self.kind = kind
+    self.sentence = sentence
+  }
+
+  /// A failure of the disk, told of its device.
+  init(_ error: ChainError, device: String) {
+    self.init(kind: error.kind, sentence: Sentence.about(device, error.description))
+  }
+}
+
+/// Sentences of lower layers name paths; those of a job name the device as well, once.
+enum Sentence {
+  static func about(_ device: String, _ text: String) -> String {
+    text.hasPrefix(device + ":") || text.hasPrefix(device + " ") ? text : "\(device): \(text)"
+  }
+}

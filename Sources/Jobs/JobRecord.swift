@@ -1,0 +1,96 @@
+internal import FoundationEssentials
+internal import HostSystem
+
+// What the next mount has to know of a job that is running now.
+//
+//     chainfs-job 1 <checksum of the rest, 16 hexadecimal digits>\n
+//     {"base":"/images/base.qcow2",...}\n
+//
+// It lies beside the active image as `.<image file>.chainfs-job`, is written before the first byte is
+// copied, replaced as a whole when speed or pause change, and goes when the job ends. How far the job
+// came is not in it: the image's own tables tell that. A record that is torn, of another version or
+// of another image is told of and left alone.
+
+/// The arguments of a job, as they survive the end of the program.
+struct JobRecord: Codable, Sendable, Equatable {
+  /// File name of the image that it was written for.
+  var image: String
+  /// Path of the layer that is kept.
+  var base: String?
+  /// By which string the layer above names it, for a chain that was moved.
+  var baseString: String?
+  var speed: UInt64
+  var onError: ErrorPolicy
+  var backingFile: String?
+  var isPaused: Bool
+  /// Seconds since 1970.
+  var started: Int64
+
+  private static let mark = "chainfs-job 1 "
+
+  /// Where the record of an image lies.
+  static func path(forImage path: String) -> String {
+    let (directory, name) = split(path)
+    return directory + "." + name + ".chainfs-job"
+  }
+
+  /// The last component of a path.
+  static func fileName(of path: String) -> String { split(path).name }
+
+  private static func split(_ path: String) -> (directory: String, name: String) {
+    guard let slash = path.lastIndex(of: "/") else { return ("", path) }
+    let after = path.index(after: slash)
+    return (String(path[..<after]), String(path[after...]))
+  }
+
+  /// The bytes of the file.
+  func encoded() throws(RecordError) -> [UInt8] {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    do {
+      let body = Array(try encoder.encode(self)) + [UInt8(ascii: "\n")]
+      return Array("\(Self.mark)\(Self.checksum(body))\n".utf8) + body
+    } catch {
+      throw .unwritable(path: image, kind: .invalid, reason: "a name cannot be written as JSON")
+    }
+  }
+
+  /// Reads the bytes of a file, which anybody may have written.
+  init(bytes: [UInt8], path: String) throws(RecordError) {
+    guard bytes.count <= 65536 else { throw .ignored(path: path, reason: "it is too long") }
+    guard bytes.starts(with: Self.mark.utf8), let line = bytes.firstIndex(of: UInt8(ascii: "\n"))
+    else { throw .ignored(path: path, reason: "it is not a record of this version") }
+    let body = Array(bytes[(line + 1)...])
+    let sum = String(decoding: bytes[Self.mark.utf8.count..<line], as: UTF8.self)
+    guard sum == Self.checksum(body) else {
+      throw .ignored(path: path, reason: "its checksum is wrong, it was torn or edited")
+    }
+    do {
+      self = try JSONDecoder().decode(JobRecord.self, from: Data(body))
+    } catch {
+      throw .ignored(path: path, reason: "it does not hold what a job needs")
+    }
+  }
+
+  /// FNV-1a of 64 bits: it is to find torn files, not forged ones.
+  private static func checksum(_ bytes: [UInt8]) -> String {
+    var hash: UInt64 = 0xcbf2_9ce4_8422_2325
+    for byte in bytes { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
+    let digits = String(hash, radix: 16)
+    return String(repeating: "0", count: 16 - digits.count) + digits
+  }
+
+  init(
+    image: String, base: String?, baseString: String?, speed: UInt64, onError: ErrorPolicy,
+    backingFile: String?, isPaused: Bool, started: Int64
+  ) {
+    self.image = image
+    self.base = base
+    self.baseString = baseString
+    self.speed = speed
+    self.onError = onError
+    self.backingFile = backingFile
+    self.isPaused = isPaused
+    self.started = started
+  }
+}

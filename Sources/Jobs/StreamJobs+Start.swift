@@ -1,0 +1,147 @@
+internal import Chain
+internal import HostSystem
+internal import Synchronization
+
+// How a stream begins, by order of a user or of the record of an earlier mount.
+//
+// Everything that can be refused is looked at first; then the record is written, then the threads
+// start. A crash in between starts the job at the next mount, which is what was asked for.
+
+extension StreamJobs {
+  /// Starts a stream; a refusal changes nothing.
+  ///
+  /// Where there is nothing to stream the job is completed when this returns.
+  package func start(_ request: StreamRequest) throws(JobError) {
+    try reserve()
+    defer { state.withLock { $0.isReserved = false } }
+    if disk.isReadOnly { throw .readOnly(device: disk.name) }
+    if request.base == nil, request.backingFile != nil {
+      throw .backingFileWithoutBase(device: disk.name)
+    }
+    try begin(base: try findBase(request.base), request: request, origin: nil)
+  }
+
+  /// Goes on with the job that an earlier mount left, if there is one.
+  ///
+  /// Throws if there is a record that cannot be followed; the record is left as it is then.
+  package func resumeRecorded() throws(JobError) {
+    if disk.isReadOnly { return }
+    try reserve()
+    defer { state.withLock { $0.isReserved = false } }
+    let path = try recordPath()
+    let record: JobRecord?
+    do { record = try RecordFile.load(path: path) } catch {
+      throw .record(error, device: disk.name)
+    }
+    guard let record else { return }
+    let image = JobRecord.fileName(of: try activePath())
+    guard record.image == image else {
+      throw .record(
+        .ignored(path: path, reason: "it was written for \(record.image), not for \(image)"),
+        device: disk.name)
+    }
+    let request = StreamRequest(
+      base: record.base, speed: record.speed, onError: record.onError,
+      backingFile: record.backingFile)
+    try begin(base: try recordedBase(record), request: request, origin: record)
+  }
+
+  private func recordedBase(_ record: JobRecord) throws(JobError) -> LayerID? {
+    guard let path = record.base else { return nil }
+    do {
+      return try disk.findLayer(named: path)
+    } catch {
+      // The whole chain may have been moved: then the string that names the base still holds.
+      guard case .noSuchLayer = error, let string = record.baseString else {
+        throw .chain(error, device: disk.name)
+      }
+      return try findBase(string)
+    }
+  }
+
+  private func findBase(_ name: String?) throws(JobError) -> LayerID? {
+    guard let name else { return nil }
+    do { return try disk.findLayer(named: name) } catch {
+      throw .chain(error, device: disk.name)
+    }
+  }
+
+  private func begin(
+    base: LayerID?, request: StreamRequest, origin: JobRecord?
+  ) throws(JobError) {
+    let layers = try onDisk { () throws(ChainError) in try disk.layers() }
+    let place = base.flatMap { base in layers.firstIndex { $0.id == base } }
+    let now = time.wallTime()
+    let setting = StreamJob.Setting(
+      base: base, basePath: place.map { layers[$0].path }, backingFile: request.backingFile,
+      onError: request.onError, isResumed: origin != nil,
+      started: origin.map { WallTime(seconds: $0.started) } ?? now, order: time.now())
+    let record = JobRecord(
+      image: JobRecord.fileName(of: layers[0].path), base: setting.basePath,
+      baseString: place.flatMap { layers[$0 - 1].backingString }, speed: request.speed,
+      onError: request.onError, backingFile: request.backingFile,
+      isPaused: origin?.isPaused ?? false, started: setting.started.seconds)
+    let file = RecordFile(path: JobRecord.path(forImage: layers[0].path), record: record)
+
+    if layers.count == 1 || place == 1 {
+      if origin != nil {
+        do { try file.remove() } catch { throw .record(error, device: disk.name) }
+      }
+      return settle(nothingToDo(setting, speed: request.speed), job: nil)
+    }
+    try check(base: base, request: request, isResumed: origin != nil)
+    do { try file.save() } catch { throw .record(error, device: disk.name) }
+    let job = StreamJob(
+      disk: disk, setting: setting, record: file, speed: request.speed,
+      isPaused: record.isPaused, time: time, owner: self)
+    // In place before its threads run, for it may end at once.
+    state.withLock { $0.current = job }
+    do { try job.start() } catch {
+      state.withLock { $0.current = nil }
+      keep { () throws(RecordError) in try file.remove() }
+      throw .thread(error, device: disk.name)
+    }
+  }
+
+  /// What refuses a stream that has something to do.
+  private func check(base: LayerID?, request: StreamRequest, isResumed: Bool) throws(JobError) {
+    let snapshots = try onDisk { () throws(ChainError) in try disk.internalSnapshotCount() }
+    if snapshots > 0 { throw .internalSnapshots(device: disk.name, count: snapshots) }
+    _ = try onDisk { () throws(ChainError) in
+      try disk.backingString(for: base, requested: request.backingFile)
+    }
+    // A job that ran already acts by on-error when it meets a full disk.
+    if isResumed { return }
+    // The tables of a large chain are not read where the whole disk would fit anyway.
+    let size = disk.virtualSize
+    if StreamEstimate.freeBytes(beside: try activePath()) / 9 > size / 8 { return }
+    let estimate = try onDisk { () throws(ChainError) in
+      try StreamEstimate.of(disk, base: base)
+    }
+    if !estimate.fits {
+      throw .noSpace(device: disk.name, needed: estimate.needed, free: estimate.free)
+    }
+  }
+
+  private func nothingToDo(_ setting: StreamJob.Setting, speed: UInt64) -> JobStatus {
+    JobStatus(
+      device: disk.name, state: .completed, isResumed: setting.isResumed, length: 0, offset: 0,
+      copied: 0, zero: 0, skipped: 0, durable: 0, speed: speed, base: setting.basePath,
+      onError: setting.onError, ioStatus: .ok, isBusy: false, started: setting.started,
+      ended: time.wallTime(), order: setting.order)
+  }
+
+  private func activePath() throws(JobError) -> String {
+    try onDisk { () throws(ChainError) in try disk.activePath }
+  }
+
+  private func recordPath() throws(JobError) -> String {
+    JobRecord.path(forImage: try activePath())
+  }
+
+  private func onDisk<Result>(
+    _ body: () throws(ChainError) -> Result
+  ) throws(JobError) -> Result {
+    do { return try body() } catch { throw .chain(error, device: disk.name) }
+  }
+}

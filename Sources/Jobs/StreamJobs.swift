@@ -1,0 +1,207 @@
+package import Chain
+package import HostSystem
+internal import Synchronization
+
+// The job of one disk: at most one at a time, with its last result.
+//
+//     idle --start: reserved--> running --end--> idle with a result
+//
+// A start looks at tables and writes a record, which takes a while; meanwhile the place is reserved,
+// so that a second start and a snapshot are refused as if the job ran already. No lock is held
+// over any of it.
+
+/// Starts, steers and watches the streaming job of one disk.
+package final class StreamJobs: Sendable {
+  /// What happens to somebody who waits for the end of a job.
+  package typealias EndAction = @Sendable (JobStatus?) -> Void
+
+  struct State: Sendable {
+    var current: StreamJob?
+    var previous: StreamJob?
+    var last: JobStatus?
+    var isReserved = false
+    var isClosed = false
+    var waiting: [UInt64: EndAction] = [:]
+    var nextWait: UInt64 = 0
+  }
+
+  let disk: Disk
+  let time: any TimeSource
+  private let onNote: @Sendable (String) -> Void
+  private let onFailure: @Sendable (JobStatus) -> Void
+  let state = Mutex(State())
+
+  /// Watches over a disk that has no job yet.
+  ///
+  /// - Parameters:
+  ///   - onFailure: called when a job failed, from one of its threads.
+  ///   - onNote: called with a sentence about something that does not stop a job.
+  package init(
+    disk: Disk, time: any TimeSource, onFailure: @escaping @Sendable (JobStatus) -> Void,
+    onNote: @escaping @Sendable (String) -> Void
+  ) {
+    self.disk = disk
+    self.time = time
+    self.onFailure = onFailure
+    self.onNote = onNote
+  }
+}
+
+// MARK: - Looking
+
+extension StreamJobs {
+  /// The job that is there now.
+  package var current: JobStatus? { state.withLock { $0.current }?.status() }
+
+  /// How the last job under this mount ended.
+  package var last: JobStatus? { state.withLock { $0.last } }
+
+  /// The job that is there now, and the last result, of one moment.
+  package func snapshot() -> (current: JobStatus?, last: JobStatus?) {
+    let (job, last) = state.withLock { ($0.current, $0.last) }
+    return (job?.status(), last)
+  }
+
+  /// What a stream without a base would do now. Looks at the tables of the whole disk.
+  package func estimate() throws(JobError) -> StreamEstimate {
+    do {
+      return try StreamEstimate.of(disk, base: nil)
+    } catch { throw .chain(error, device: disk.name) }
+  }
+
+  /// Calls `action` once when the job ends, or when the filesystem goes, from another thread. If
+  /// there is no job, it is called at once with the last result, before this returns. It must not
+  /// start a job itself.
+  package func onEnd(_ action: @escaping EndAction) -> JobEndRegistration {
+    let outcome = state.withLock { state -> (wait: UInt64?, last: JobStatus?) in
+      guard state.current != nil, !state.isClosed else { return (nil, state.last) }
+      state.nextWait += 1
+      state.waiting[state.nextWait] = action
+      return (state.nextWait, nil)
+    }
+    guard let wait = outcome.wait else {
+      action(outcome.last)
+      return JobEndRegistration(nil)
+    }
+    return JobEndRegistration { [weak self] in
+      self?.state.withLock { _ = $0.waiting.removeValue(forKey: wait) }
+    }
+  }
+}
+
+// MARK: - Steering
+
+extension StreamJobs {
+  /// Cancels the job, whatever it is doing; when this returns, the job is over.
+  package func cancel() throws(JobError) { try running().cancel() }
+
+  /// Holds the job; one that is held already stays so.
+  package func pause() throws(JobError) {
+    let job = try running()
+    keep { () throws(RecordError) in try job.pause() }
+  }
+
+  /// Lets the job go on, also after it stopped on an error.
+  package func resume() throws(JobError) {
+    let job = try running()
+    keep { () throws(RecordError) in try job.resume() }
+  }
+
+  /// Sets the limit of the running job in bytes a second, 0 for none.
+  package func setSpeed(_ limit: UInt64) throws(JobError) {
+    let job = try running()
+    keep { () throws(RecordError) in try job.setSpeed(limit) }
+  }
+
+  /// Runs a body while no job runs, and none can start.
+  package func whileIdle<Result>(
+    _ body: () throws(ChainError) -> Result
+  ) throws(JobError) -> Result {
+    try reserve()
+    defer { state.withLock { $0.isReserved = false } }
+    do { return try body() } catch { throw .chain(error, device: disk.name) }
+  }
+
+  /// Leaves a running job to the next mount; afterwards every start is refused.
+  ///
+  /// To be called before the disk is closed. When it returns no thread of any job is left.
+  package func close() {
+    let jobs = state.withLock { state in
+      state.isClosed = true
+      return [state.current, state.previous].compactMap { $0 }
+    }
+    for job in jobs { job.suspend() }
+    let (current, last, waiting) = state.withLock { state in
+      let waiting = Array(state.waiting.values)
+      state.waiting = [:]
+      return (state.current, state.last, waiting)
+    }
+    let status = current?.status() ?? last
+    for action in waiting { action(status) }
+  }
+
+  private func running() throws(JobError) -> StreamJob {
+    guard let job = state.withLock({ $0.current }) else { throw .noJob(device: disk.name) }
+    return job
+  }
+
+  // The record only says how the job goes on after a crash. On a full disk it cannot be changed, and
+  // just then a job has to be resumed or cancelled.
+  func keep(_ change: () throws(RecordError) -> Void) {
+    do { try change() } catch { note(Sentence.about(disk.name, error.description)) }
+  }
+
+  func reserve() throws(JobError) {
+    let (refusal, previous) = state.withLock { state -> (JobError?, StreamJob?) in
+      if state.isClosed { return (.closing(device: disk.name), nil) }
+      if state.current != nil || state.isReserved { return (.busy(device: disk.name), nil) }
+      state.isReserved = true
+      let previous = state.previous
+      state.previous = nil
+      return (nil, previous)
+    }
+    if let refusal { throw refusal }
+    previous?.join()
+  }
+}
+
+// MARK: - Ends
+
+extension StreamJobs: StreamJobOwner {
+  func jobEnded(_ job: StreamJob, _ status: JobStatus) {
+    // Who waits for the end finds the reason in place already.
+    if status.state == .failed { onFailure(status) }
+    settle(status, job: job)
+  }
+
+  func note(_ sentence: String) { onNote(sentence) }
+
+  func settle(_ status: JobStatus, job: StreamJob?) {
+    let waiting = state.withLock { state in
+      state.current = nil
+      state.previous = job ?? state.previous
+      state.last = status
+      let waiting = Array(state.waiting.values)
+      state.waiting = [:]
+      return waiting
+    }
+    for action in waiting { action(status) }
+  }
+}
+
+/// Somebody who waits for the end of a job; forgetting it does not end the waiting.
+package final class JobEndRegistration: Sendable {
+  private let withdraw: Mutex<(@Sendable () -> Void)?>
+
+  init(_ withdraw: (@Sendable () -> Void)?) {
+    self.withdraw = Mutex(withdraw)
+  }
+
+  /// Withdraws: the action is not called any more, unless it is being called just now.
+  package func cancel() {
+    withdraw.withLock { withdraw in
+      defer { withdraw = nil }
+      return withdraw
+    }?()
+  }
+}

@@ -1,0 +1,53 @@
+import HostSystem
+import Testing
+
+@testable import Jobs
+
+private let record = JobRecord(
+  image: "sn3.qcow2", base: "/images/b \"1\"\n.qcow2", baseString: "b.qcow2", speed: 1 << 62,
+  onError: .enospc, backingFile: nil, isPaused: true, started: 1_700_000_000)
+
+@Suite("JobRecord")
+struct JobRecordTests {
+  @Test("a record reads back as it was written")
+  func roundTrip() throws {
+    #expect(try JobRecord(bytes: try record.encoded(), path: "r") == record)
+  }
+
+  @Test("a record that is cut off anywhere is not followed")
+  func torn() throws {
+    let bytes = try record.encoded()
+    for length in 0..<bytes.count {
+      #expect(throws: RecordError.self) { try JobRecord(bytes: Array(bytes[..<length]), path: "r") }
+    }
+  }
+
+  @Test("a record with any byte changed is not followed")
+  func edited() throws {
+    let bytes = try record.encoded()
+    for place in bytes.indices {
+      var changed = bytes
+      changed[place] ^= 1
+      #expect(throws: RecordError.self) { try JobRecord(bytes: changed, path: "r") }
+    }
+  }
+
+  @Test("a file of another kind or size is told by its name")
+  func foreign() {
+    for bytes in [[], Array("hello\n".utf8), [UInt8](repeating: 0, count: 70_000)] {
+      let error = #expect(throws: RecordError.self) { try JobRecord(bytes: bytes, path: "/p/r") }
+      #expect(error?.description.contains("/p/r") == true)
+      #expect(error?.kind == .corrupt)
+    }
+  }
+
+  @Test(
+    "a record lies beside its image",
+    arguments: [
+      ("/images/sn3.qcow2", "/images/.sn3.qcow2.chainfs-job"),
+      ("sn3.qcow2", ".sn3.qcow2.chainfs-job"), ("/a", "/.a.chainfs-job"),
+    ])
+  func place(image: String, expected: String) {
+    #expect(JobRecord.path(forImage: image) == expected)
+  }
+}

@@ -1,0 +1,124 @@
+import HostSystem
+import Testing
+
+@testable import Jobs
+
+private let broken = JobFailure(kind: .io, sentence: "vda: broken")
+private let full = JobFailure(kind: .noSpace, sentence: "vda: full")
+
+private func state(_ phase: JobState.Phase, _ policy: ErrorPolicy = .report) -> JobState {
+  var state = JobState(policy: policy, isPaused: phase == .paused)
+  switch phase {
+  case .running, .paused: break
+  case .stopped(let failure):
+    state = JobState(policy: .stop)
+    _ = state.fail(failure)
+  case .finishing: state.allScanned()
+  case .ending(let outcome), .ended(let outcome):
+    switch outcome {
+    case .completed:
+      state.allScanned()
+      state.finished()
+    case .cancelled: state.cancel()
+    case .failed(let failure): _ = state.fail(failure)
+    }
+    if case .ended = phase { state.closed() }
+  case .suspended: state.suspend()
+  }
+  return state
+}
+
+private let phases: [JobState.Phase] = [
+  .running, .paused, .stopped(broken), .finishing, .ending(.completed), .ending(.cancelled),
+  .ending(.failed(broken)), .ended(.completed), .ended(.cancelled), .ended(.failed(broken)),
+  .suspended,
+]
+
+@Suite("JobState")
+struct JobStateTests {
+  @Test("every phase can be reached", arguments: phases)
+  func reach(phase: JobState.Phase) {
+    #expect(state(phase).phase == phase)
+  }
+
+  @Test("a cancel ends what runs or is held, and leaves what writes its header or is over")
+  func cancel() {
+    for phase in phases {
+      var job = state(phase)
+      job.cancel()
+      switch phase {
+      case .running, .paused, .stopped: #expect(job.phase == .ending(.cancelled))
+      default: #expect(job.phase == phase)
+      }
+    }
+  }
+
+  @Test("pause holds only what runs, resume lets go only what is held")
+  func pauseAndResume() {
+    for phase in phases {
+      var paused = state(phase)
+      paused.pause()
+      #expect(paused.phase == (phase == .running ? .paused : phase))
+      var resumed = state(phase)
+      resumed.resume()
+      switch phase {
+      case .paused, .stopped: #expect(resumed.phase == .running)
+      default: #expect(resumed.phase == phase)
+      }
+    }
+  }
+
+  @Test(
+    "an error acts by the policy",
+    arguments: [
+      (.report, broken, .drop, .ending(.failed(broken))),
+      (.report, full, .drop, .ending(.failed(full))),
+      (.ignore, broken, .passOver, .running),
+      (.stop, broken, .retry, .stopped(broken)),
+      (.stop, full, .retry, .stopped(full)),
+      (.enospc, full, .retry, .stopped(full)),
+      (.enospc, broken, .drop, .ending(.failed(broken))),
+    ] as [(ErrorPolicy, JobFailure, JobState.Reaction, JobState.Phase)])
+  func policies(
+    policy: ErrorPolicy, failure: JobFailure, reaction: JobState.Reaction, phase: JobState.Phase
+  ) {
+    var job = JobState(policy: policy)
+    #expect(job.fail(failure) == reaction)
+    #expect(job.phase == phase)
+  }
+
+  @Test("ignored errors let the job go on to the end and fail there with the first of them")
+  func ignored() {
+    var job = JobState(policy: .ignore)
+    _ = job.fail(broken)
+    _ = job.fail(full)
+    job.allScanned()
+    #expect(job.phase == .ending(.failed(broken)))
+  }
+
+  @Test("a header that cannot be written fails an ignoring job, and holds a stopping one")
+  func finishing() {
+    var ignoring = state(.finishing, .ignore)
+    #expect(ignoring.fail(full) == .drop)
+    #expect(ignoring.phase == .ending(.failed(full)))
+    var stopping = state(.finishing, .stop)
+    #expect(stopping.fail(full) == .retry)
+    stopping.resume()
+    stopping.allScanned()
+    stopping.finished()
+    #expect(stopping.phase == .ending(.completed))
+  }
+
+  @Test("an error after the end changes nothing")
+  func late() {
+    for phase in phases {
+      switch phase {
+      case .ending, .ended, .suspended:
+        var job = state(phase)
+        #expect(job.fail(full) == .drop)
+        #expect(job.phase == phase)
+      default: break
+      }
+    }
+  }
+}

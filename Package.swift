@@ -83,7 +83,8 @@ let package = Package(
       name: "TestSupport", dependencies: ["BlockIO", "HostSystem"], path: "Tests/TestSupport"),
   ] + layers.map(\.testTarget)
     + suites.map { suite in
-      .testTarget(name: suite, dependencies: ["chainfs"], swiftSettings: testSettings)
+      .testTarget(
+        name: suite, dependencies: ["chainfs", "TestSupport"], swiftSettings: testSettings)
     },
   swiftLanguageModes: [.v6]
 )

@@ -2,7 +2,7 @@
 // these objects are read in `cat` as often as by programs.
 
 /// A JSON value that keeps the order of its members.
-indirect enum JSONText: Sendable, Equatable {
+package indirect enum JSONText: Sendable, Equatable {
   case null
   case bool(Bool)
   case number(UInt64)
@@ -11,18 +11,21 @@ indirect enum JSONText: Sendable, Equatable {
   case object([Member])
 
   /// A name with its value.
-  struct Member: Sendable, Equatable {
-    var name: String
-    var value: JSONText
+  package struct Member: Sendable, Equatable {
+    /// The name.
+    package var name: String
+    /// What it names.
+    package var value: JSONText
 
-    init(_ name: String, _ value: JSONText) {
+    /// Puts a name and a value together.
+    package init(_ name: String, _ value: JSONText) {
       self.name = name
       self.value = value
     }
   }
 
   /// The text, on one line without a newline.
-  var line: String {
+  package var line: String {
     var text = ""
     append(to: &text)
     return text

@@ -27,7 +27,7 @@ package enum SizeText {
   }
 
   /// A size for people: three digits or so, with the binary unit.
-  static func forPeople(_ bytes: UInt64) -> String {
+  package static func forPeople(_ bytes: UInt64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
     var tenths = (bytes, UInt64(0))
     var unit = 0

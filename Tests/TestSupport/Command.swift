@@ -19,6 +19,11 @@ package struct CommandResult: Sendable {
 package struct CommandFailure: Error, CustomStringConvertible {
   /// What happened.
   package var description: String
+
+  /// Says what happened.
+  package init(description: String) {
+    self.description = description
+  }
 }
 
 /// A program that runs beside the test, in a process group of its own; ended with the last reference.

@@ -1,0 +1,137 @@
+// A mount from the first image to the last byte on disk.
+//
+//     signals --> mount point checked --> disks opened --> mounted --> jobs resumed --> ready
+//                                                                                        |
+//     disks closed <-- control closed <-- last thread of the session gone <-- unmount ---'
+//
+// What was opened is closed in the reverse order on every way out. A failure before `ready` leaves
+// nothing mounted.
+
+internal import Chain
+internal import Control
+internal import Fuse
+internal import Glibc
+internal import HostSystem
+internal import Logging
+internal import Synchronization
+
+/// Why a mount could not be made, or did not end well.
+package struct MountFailure: Error, CustomStringConvertible, Sendable {
+  /// A sentence that names the thing.
+  package let description: String
+}
+
+/// A mounted set of disks.
+package enum ChainFilesystem {
+  /// Mounts, calls `ready`, and serves until the mount is unmounted or a signal ends it.
+  ///
+  /// No other thread may run yet. Returns once everything is on disk and the images are released;
+  /// throws if something could not be opened, mounted or made durable.
+  package static func mount(
+    _ configuration: MountConfiguration, ready: () -> Void
+  ) throws(MountFailure) {
+    let logger = Logger(label: "chainfs")
+    let ending = Ending()
+    let signals: SignalWatch
+    do { signals = try SignalWatch { _ in ending.requestUnmount() } } catch {
+      throw MountFailure(description: "\(error)")
+    }
+    defer { signals.stop() }
+    let point: MountPoint
+    do { point = try MountPoint(checking: configuration.mountpoint) } catch {
+      throw MountFailure(description: "\(error)")
+    }
+    let disks = try open(configuration.devices)
+    let control = ControlPlane(disks: disks, time: SystemTimeSource())
+    do {
+      try serve(configuration, point, disks, control, ending, logger, ready)
+    } catch {
+      control.close()
+      // The first failure is what is told; a disk that does not close either is logged.
+      for sentence in close(disks) { logger.error("\(sentence)") }
+      throw error
+    }
+    control.close()
+    let failures = close(disks)
+    if !failures.isEmpty { throw MountFailure(description: failures.joined(separator: "; ")) }
+  }
+
+  private static func serve(
+    _ configuration: MountConfiguration, _ point: MountPoint, _ disks: [Disk],
+    _ control: ControlPlane, _ ending: Ending, _ logger: Logger, _ ready: () -> Void
+  ) throws(MountFailure) {
+    let times = SystemTimeSource()
+    let owner = FileOwner(
+      userID: configuration.userID ?? getuid(), groupID: configuration.groupID ?? getgid(),
+      modeMask: configuration.modeMask)
+    let tree = InodeTree(
+      devices: disks.map { DeviceNode(disk: $0, owner: owner, times: times, logger: logger) })
+    let operations = TreeOperations(
+      tree: tree, control: control, owner: owner,
+      caching: configuration.caching == .none ? .direct : .cached,
+      mounted: FileTime(times.wallTime()))
+    let source = configuration.devices.map { "\($0.name)=\($0.image.path)" }
+    var options = SessionOptions(
+      source: source.joined(separator: ","),
+      threads: configuration.threads ?? max(4, sysconf(Int32(_SC_NPROCESSORS_ONLN)) * 2))
+    options.access = configuration.access
+    options.writeback = configuration.caching == .writeback ? .enabled : .disabled
+    do {
+      let session = try FuseSession(mountpoint: point, options: options, operations: operations)
+      ending.session(session)
+      defer { ending.session(nil) }
+      if configuration.resumesJobs {
+        for sentence in control.resumeJobs() { logger.warning("\(sentence)") }
+      }
+      ready()
+      try session.run()
+    } catch { throw MountFailure(description: "\(error)") }
+  }
+
+  private static func open(_ devices: [DeviceConfiguration]) throws(MountFailure) -> [Disk] {
+    var disks: [Disk] = []
+    for device in devices {
+      do { disks.append(try Disk.open(device)) } catch {
+        let sentence = "\(device.name): \(error.description)"
+        _ = close(disks)
+        throw MountFailure(description: sentence)
+      }
+    }
+    return disks
+  }
+
+  /// Closes all disks, and gives a sentence for each that could not be made durable.
+  private static func close(_ disks: [Disk]) -> [String] {
+    var failures: [String] = []
+    for disk in disks {
+      do { try disk.close() } catch { failures.append("\(disk.name): \(error.description)") }
+    }
+    return failures
+  }
+}
+
+/// Brings a signal to the session, also one that came before there was a session.
+private final class Ending: Sendable {
+  private struct State {
+    var session: FuseSession?
+    var isAsked = false
+  }
+
+  private let state = Mutex(State())
+
+  func session(_ session: FuseSession?) {
+    let isAsked = state.withLock { state in
+      state.session = session
+      return state.isAsked
+    }
+    if isAsked { session?.requestUnmount() }
+  }
+
+  func requestUnmount() {
+    let session = state.withLock { state in
+      state.isAsked = true
+      return state.session
+    }
+    session?.requestUnmount()
+  }
+}

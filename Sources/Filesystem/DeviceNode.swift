@@ -1,0 +1,123 @@
+internal import Chain
+internal import Control
+internal import Fuse
+internal import Glibc
+internal import HostSystem
+internal import Logging
+internal import Synchronization
+
+/// A device as a file: the disk, and the attributes that chmod, chown and touch change.
+///
+/// Those live as long as the mount.
+final class DeviceNode: Sendable {
+  let disk: Disk
+  private let times: any TimeSource
+  private let logger: Logger
+  private let owned: Mutex<Owned>
+  /// Nanoseconds since 1970; set by every write, so it is no part of what the lock guards.
+  private let modified: Atomic<Int64>
+  private let lastFailure = Mutex("")
+
+  private struct Owned {
+    var permissions: UInt32
+    var userID: UInt32
+    var groupID: UInt32
+    var accessed: FileTime
+    var changed: FileTime
+  }
+
+  init(disk: Disk, owner: FileOwner, times: any TimeSource, logger: Logger) {
+    self.disk = disk
+    self.times = times
+    self.logger = logger
+    let now = times.wallTime()
+    let time = FileTime(now)
+    owned = Mutex(
+      Owned(
+        permissions: (disk.isReadOnly ? 0o400 : 0o600) & ~owner.modeMask, userID: owner.userID,
+        groupID: owner.groupID, accessed: time, changed: time))
+    modified = Atomic(now.seconds * 1_000_000_000 + Int64(now.nanoseconds))
+  }
+
+  /// What stat(2) tells.
+  func attributes(_ inode: InodeNumber) throws(ChainError) -> FileAttributes {
+    var attributes = FileAttributes(inode: inode, kind: .regular, permissions: 0)
+    attributes.size = disk.virtualSize
+    attributes.allocatedSectors = try disk.allocatedBytes() / 512
+    attributes.preferredSize = UInt32(clamping: disk.clusterSize)
+    let nanoseconds = modified.load(ordering: .relaxed)
+    attributes.modified = FileTime(
+      seconds: Int(nanoseconds / 1_000_000_000), nanoseconds: Int(nanoseconds % 1_000_000_000))
+    owned.withLock { owned in
+      attributes.permissions = owned.permissions
+      attributes.userID = owned.userID
+      attributes.groupID = owned.groupID
+      attributes.accessed = owned.accessed
+      attributes.changed = owned.changed
+    }
+    return attributes
+  }
+
+  /// Does what chmod, chown, touch and truncate ask; gives the errno of a refusal, 0 for none.
+  func change(_ change: AttributeChange) -> Int32 {
+    // A disk does not change its size by accident; the same size is no change.
+    if let size = change.size, size != disk.virtualSize { return EPERM }
+    if let permissions = change.permissions, disk.isReadOnly, permissions & 0o222 != 0 {
+      return EROFS
+    }
+    let now = FileTime(times.wallTime())
+    owned.withLock { owned in
+      if let permissions = change.permissions { owned.permissions = permissions & 0o7777 }
+      if let user = change.userID { owned.userID = user }
+      if let group = change.groupID { owned.groupID = group }
+      if let time = change.accessed { owned.accessed = time.resolved(now) }
+      owned.changed = now
+    }
+    if let time = change.modified?.resolved(now) {
+      modified.store(
+        Int64(time.seconds) * 1_000_000_000 + Int64(time.nanoseconds), ordering: .relaxed)
+    }
+    return 0
+  }
+
+  /// Notes that bytes have changed.
+  func touch() {
+    let now = times.wallTime()
+    modified.store(now.seconds * 1_000_000_000 + Int64(now.nanoseconds), ordering: .relaxed)
+  }
+
+  /// The errno of a failure, which is logged unless the last one said the same.
+  func number(of failure: ChainError) -> Int32 {
+    let sentence = failure.description
+    let isNew = lastFailure.withLock { last in
+      defer { last = sentence }
+      return last != sentence
+    }
+    if isNew { logger.error("\(disk.name): \(sentence)") }
+    return failure.kind.diskErrno
+  }
+}
+
+/// Who owns the files of a mount.
+struct FileOwner: Sendable {
+  var userID: UInt32
+  var groupID: UInt32
+  /// Permission bits that no file has.
+  var modeMask: UInt32
+}
+
+extension FileTime {
+  /// The same moment.
+  init(_ time: WallTime) {
+    self.init(seconds: Int(time.seconds), nanoseconds: Int(time.nanoseconds))
+  }
+}
+
+extension AttributeChange.Time {
+  fileprivate func resolved(_ now: FileTime) -> FileTime {
+    switch self {
+    case .now: now
+    case .at(let time): time
+    }
+  }
+}

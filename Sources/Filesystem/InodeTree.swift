@@ -1,0 +1,79 @@
+// The tree of a mount. It is made once and never changes: devices are fixed, and so are their control
+// files. An inode number is the place of a node in one array, so nothing is looked up by name but
+// names, and nothing is counted or forgotten.
+
+internal import Chain
+internal import Control
+internal import Fuse
+
+/// What a file or directory of the mount is.
+enum NodeContent: Sendable {
+  case directory([Int])
+  /// The bytes of a disk.
+  case device(DeviceNode)
+  /// A text of the whole mount.
+  case mountText(MountFile)
+  /// A text of one device.
+  case deviceText(DeviceFile, device: String)
+  /// Commands to one device, and a text about them.
+  case command(ControlVerb, device: String)
+  /// Blocks until the device's job ends.
+  case wait(device: String)
+}
+
+/// One file or directory.
+struct Node: Sendable {
+  var name: String
+  var parent: Int
+  var content: NodeContent
+}
+
+/// All files and directories of a mount.
+struct InodeTree: Sendable {
+  private(set) var nodes: [Node] = []
+
+  /// Lays out the tree for devices in their order.
+  init(devices: [DeviceNode]) {
+    nodes.append(Node(name: "", parent: 0, content: .directory([])))
+    for device in devices { add(device.disk.name, to: 0, .device(device)) }
+    let jobs = add(".jobs", to: 0, .directory([]))
+    for file in MountFile.allCases { add(file.rawValue, to: jobs, .mountText(file)) }
+    for device in devices {
+      let name = device.disk.name
+      let directory = add(name, to: jobs, .directory([]))
+      for verb in ControlVerb.allCases {
+        add(verb.rawValue, to: directory, .command(verb, device: name))
+      }
+      let verbs = Set(ControlVerb.allCases.map(\.rawValue))
+      for file in DeviceFile.allCases where !verbs.contains(file.rawValue) {
+        add(file.rawValue, to: directory, .deviceText(file, device: name))
+      }
+      add("wait", to: directory, .wait(device: name))
+    }
+  }
+
+  @discardableResult
+  private mutating func add(_ name: String, to parent: Int, _ content: NodeContent) -> Int {
+    let index = nodes.count
+    nodes.append(Node(name: name, parent: parent, content: content))
+    if case .directory(let children) = nodes[parent].content {
+      nodes[parent].content = .directory(children + [index])
+    }
+    return index
+  }
+
+  /// The node that the kernel means, nil if there is none.
+  func node(_ inode: InodeNumber) -> Node? {
+    guard inode.rawValue >= 1, inode.rawValue <= UInt64(nodes.count) else { return nil }
+    return nodes[Int(inode.rawValue) - 1]
+  }
+
+  /// The number of a node.
+  static func inode(_ index: Int) -> InodeNumber { InodeNumber(UInt64(index) + 1) }
+
+  /// The child of a directory by name.
+  func child(_ name: String, of node: Node) -> Int? {
+    guard case .directory(let children) = node.content else { return nil }
+    return children.first { nodes[$0].name == name }
+  }
+}

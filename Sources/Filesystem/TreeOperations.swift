@@ -1,0 +1,169 @@
+internal import Chain
+internal import Control
+internal import Fuse
+internal import Glibc
+internal import HostSystem
+
+/// Answers the kernel's questions about the tree.
+final class TreeOperations: Operations {
+  private let tree: InodeTree
+  private let control: ControlPlane
+  private let owner: FileOwner
+  private let caching: CachingMode
+  private let mounted: FileTime
+
+  /// How long attributes of a device are believed: space comes and goes with writes.
+  private static let deviceValidity = Validity(seconds: 1)
+
+  init(
+    tree: InodeTree, control: ControlPlane, owner: FileOwner, caching: CachingMode,
+    mounted: FileTime
+  ) {
+    self.tree = tree
+    self.control = control
+    self.owner = owner
+    self.caching = caching
+    self.mounted = mounted
+  }
+
+  func lookup(_ name: String, in directory: InodeNumber, reply: consuming EntryReply) {
+    guard let node = tree.node(directory), let index = tree.child(name, of: node) else {
+      return reply.fail(ENOENT)
+    }
+    do {
+      let (attributes, validity) = try attributes(tree.nodes[index], InodeTree.inode(index))
+      reply.send(attributes, nameValidFor: .lasting, attributesValidFor: validity)
+    } catch { reply.fail(error.kind.diskErrno) }
+  }
+
+  func forget(_ inode: InodeNumber, lookups: UInt64) {}
+
+  func attributes(of inode: InodeNumber, reply: consuming AttributesReply) {
+    guard let node = tree.node(inode) else { return reply.fail(ENOENT) }
+    do {
+      let (attributes, validity) = try attributes(node, inode)
+      reply.send(attributes, validFor: validity)
+    } catch { reply.fail(error.kind.diskErrno) }
+  }
+
+  private func attributes(
+    _ node: Node, _ inode: InodeNumber
+  ) throws(ChainError) -> (FileAttributes, Validity) {
+    var attributes: FileAttributes
+    switch node.content {
+    case .device(let device): return (try device.attributes(inode), Self.deviceValidity)
+    case .directory(let children):
+      attributes = FileAttributes(inode: inode, kind: .directory, permissions: 0o755)
+      attributes.linkCount = 2 + UInt64(children.count)
+    case .mountText, .deviceText, .wait:
+      attributes = FileAttributes(inode: inode, kind: .regular, permissions: 0o400)
+    case .command:
+      attributes = FileAttributes(inode: inode, kind: .regular, permissions: 0o600)
+    }
+    attributes.permissions &= ~owner.modeMask
+    attributes.userID = owner.userID
+    attributes.groupID = owner.groupID
+    attributes.accessed = mounted
+    attributes.modified = mounted
+    attributes.changed = mounted
+    return (attributes, .lasting)
+  }
+
+  func change(
+    _ change: AttributeChange, of inode: InodeNumber, reply: consuming AttributesReply
+  ) {
+    guard let node = tree.node(inode) else { return reply.fail(ENOENT) }
+    switch node.content {
+    case .device(let device):
+      let number = device.change(change)
+      if number != 0 { return reply.fail(number) }
+    case .command, .mountText, .deviceText, .wait:
+      // A truncation before a command is written means nothing; who may write is not up for change.
+      if change.permissions != nil || change.userID != nil || change.groupID != nil {
+        return reply.fail(EPERM)
+      }
+    case .directory: return reply.fail(EPERM)
+    }
+    attributes(of: inode, reply: reply)
+  }
+
+  func readLink(_ inode: InodeNumber, reply: consuming LinkReply) { reply.fail(EINVAL) }
+
+  func open(_ inode: InodeNumber, flags: FileFlags, reply: consuming OpenReply) {
+    guard let node = tree.node(inode) else { return reply.fail(ENOENT) }
+    let control = control
+    do {
+      switch node.content {
+      case .directory: reply.fail(EISDIR)
+      case .device(let device):
+        // O_TRUNC is ignored: `echo > vda` must not empty a disk.
+        if device.disk.isReadOnly, flags.allowsWriting { return reply.fail(EROFS) }
+        reply.send(OpenDevice(device), caching: caching)
+      case .mountText(let file):
+        let text = try OpenText { () throws(ControlError) in try control.text(of: file) }
+        reply.send(text, caching: .direct)
+      case .deviceText(let file, let device):
+        let text = try OpenText { () throws(ControlError) in
+          try control.text(of: file, device: device)
+        }
+        reply.send(text, caching: .direct)
+      case .command(let verb, let device):
+        let command = try OpenCommand(
+          verb, device: device, control: control, isRead: flags.allowsReading)
+        reply.send(command, caching: .direct)
+      case .wait(let device):
+        reply.send(OpenWait(device: device, control: control), caching: .direct)
+      }
+    } catch { reply.fail(error.kind.commandErrno) }
+  }
+
+  func list(_ directory: InodeNumber, from position: UInt64, reply: consuming ListingReply) {
+    guard let node = tree.node(directory), case .directory(let children) = node.content else {
+      return reply.fail(ENOTDIR)
+    }
+    // Positions count entries: "." is before 1, ".." before 2.
+    var entries: [(String, InodeNumber, FileKind)] = [
+      (".", directory, .directory), ("..", InodeTree.inode(node.parent), .directory),
+    ]
+    for index in children {
+      let child = tree.nodes[index]
+      let kind: FileKind = if case .directory = child.content { .directory } else { .regular }
+      entries.append((child.name, InodeTree.inode(index), kind))
+    }
+    let first = Int(min(position, UInt64(entries.count)))
+    reply.send { listing in
+      for (index, entry) in entries.enumerated().dropFirst(first) {
+        if !listing.add(entry.0, inode: entry.1, kind: entry.2, next: UInt64(index) + 1) { return }
+      }
+    }
+  }
+
+  func statistics(of inode: InodeNumber, reply: consuming StatisticsReply) {
+    // The space that matters is where the active image is; for the tree itself, the first one's.
+    let devices = tree.nodes.lazy.compactMap { node in
+      if case .device(let device) = node.content { device } else { nil }
+    }
+    var asked = devices.first
+    if let node = tree.node(inode), case .device(let device) = node.content { asked = device }
+    guard let asked else { return reply.fail(ENOSYS) }
+    let path: String
+    do { path = try asked.disk.activePath } catch { return reply.fail(error.kind.diskErrno) }
+    do {
+      let host = try SystemCall.fileSystem(at: path)
+      var statistics = FilesystemStatistics(
+        blockSize: host.blockSize, blocks: host.blocks, freeBlocks: host.freeBlocks,
+        availableBlocks: host.availableBlocks)
+      statistics.files = host.files
+      statistics.freeFiles = host.freeFiles
+      statistics.nameLength = host.longestName
+      reply.send(statistics)
+    } catch { reply.fail(error.number) }
+  }
+
+  func checkAccess(_ mask: Int32, of inode: InodeNumber, reply: consuming StatusReply) {
+    // The kernel judges by the permission bits.
+    reply.succeed()
+  }
+
+  func destroy() {}
+}

@@ -111,7 +111,7 @@ extension Qcow2Image {
     state.change { _ = $0.end(reservation) }
   }
 
-  private func claim(upTo count: Int) throws(ImageError) -> Range<UInt64> {
+  func claim(upTo count: Int) throws(ImageError) -> Range<UInt64> {
     try allocator.claim(upTo: count) { run in
       // Lock: allocator, then the tables.
       state.withLock { state in

@@ -65,7 +65,8 @@ struct DiskCrashTests {
     // It can be written to, and closes clean.
     try disk.put([1], at: 0)
     try disk.close()
-    if let disk = files.disk(name), ToolAvailability.has("qemu-img") {
+    // Once a call is enough for QEMU, which has to be started each time.
+    if says.hasSuffix("crash 0"), let disk = files.disk(name), ToolAvailability.has("qemu-img") {
       try expectNoCorruption(disk, says)
     }
   }
@@ -92,7 +93,7 @@ struct DiskCrashTests {
   /// Runs an operation with the power going at each of its calls to one disk, until it goes through.
   func atEachCall(
     seed: UInt64, version: Int = 3, of target: (SimulatedFiles) -> SimulatedDisk?,
-    _ operation: (SimulatedFiles, Disk) throws -> Void,
+    operation: (SimulatedFiles, Disk) throws -> Void,
     check: (SimulatedFiles, [UInt8], Bool, String) throws -> Void
   ) throws {
     var step = 1
@@ -127,53 +128,62 @@ struct DiskCrashTests {
   @Test("a stream and its rebase may stop anywhere", arguments: [1, 2, 3] as [UInt64])
   func stream(seed: UInt64) throws {
     let base = seed == 3 ? nil : LayerID(rawValue: 0)
-    try atEachCall(seed: seed, version: seed == 2 ? 2 : 3, of: { $0.disk("/top") }) { _, disk in
-      try disk.streamAll(base: base)
-    } check: { files, model, isDone, says in
-      try expectBytes(files, "/top", model, says)
-      if isDone {
-        let disk = try open(files, "/top", isReadOnly: true)
-        #expect(try disk.layers().count == (base == nil ? 1 : 2), "\(says)")
-        try disk.close()
-      }
-    }
+    try atEachCall(
+      seed: seed, version: seed == 2 ? 2 : 3, of: { $0.disk("/top") },
+      operation: { _, disk in
+        try disk.streamAll(base: base)
+      },
+      check: { files, model, isDone, says in
+        try expectBytes(files, "/top", model, says)
+        if isDone {
+          let disk = try open(files, "/top", isReadOnly: true)
+          #expect(try disk.layers().count == (base == nil ? 1 : 2), "\(says)")
+          try disk.close()
+        }
+      })
   }
 
   @Test("a snapshot may stop at any call to the old image", arguments: [4, 5] as [UInt64])
   func snapshotOld(seed: UInt64) throws {
     var flushed: [UInt8] = []
-    try atEachCall(seed: seed, of: { $0.disk("/top") }) { _, disk in
-      try disk.snapshot(path: "/new")
-      var model = try disk.allBytes()
-      var random = SeededGenerator(seed: seed)
-      try scribble(disk, &model, &random, count: 3)
-      try disk.flush()
-      flushed = model
-    } check: { files, model, isDone, says in
-      if isDone {
-        try expectBytes(files, "/new", flushed, says)
-        files.settle()
-      }
-      try expectBytes(files, "/top", model, says)
-    }
+    try atEachCall(
+      seed: seed, of: { $0.disk("/top") },
+      operation: { _, disk in
+        try disk.snapshot(path: "/new")
+        var model = try disk.allBytes()
+        var random = SeededGenerator(seed: seed)
+        try scribble(disk, &model, &random, count: 3)
+        try disk.flush()
+        flushed = model
+      },
+      check: { files, model, isDone, says in
+        if isDone {
+          try expectBytes(files, "/new", flushed, says)
+          files.settle()
+        }
+        try expectBytes(files, "/top", model, says)
+      })
   }
 
   @Test("a snapshot may stop at any call to the new image", arguments: [6, 7] as [UInt64])
   func snapshotNew(seed: UInt64) throws {
-    try atEachCall(seed: seed, of: { $0.disk("/new") }) { files, disk in
-      let before = try disk.allBytes()
-      do {
-        try disk.snapshot(path: "/new")
-      } catch {
-        // No file is left, and the disk goes on as it was.
-        #expect(files.names == ["/base", "/mid", "/top"])
-        #expect(try disk.layers().count == 3)
-        #expect(try disk.allBytes() == before)
-        throw error
-      }
-    } check: { files, model, isDone, says in
-      try expectBytes(files, isDone ? "/new" : "/top", model, says)
-    }
+    try atEachCall(
+      seed: seed, of: { $0.disk("/new") },
+      operation: { files, disk in
+        let before = try disk.allBytes()
+        do {
+          try disk.snapshot(path: "/new")
+        } catch {
+          // No file is left, and the disk goes on as it was.
+          #expect(files.names == ["/base", "/mid", "/top"])
+          #expect(try disk.layers().count == 3)
+          #expect(try disk.allBytes() == before)
+          throw error
+        }
+      },
+      check: { files, model, isDone, says in
+        try expectBytes(files, isDone ? "/new" : "/top", model, says)
+      })
   }
 
   @Test("a flushed write survives any crash", arguments: [8, 9, 10] as [UInt64])

@@ -1,0 +1,93 @@
+// A larger disk. The header says how large the disk is and where its L1 table lies; all of that is in
+// the first sector, so one write changes it as a whole.
+//
+//     1  all is flushed
+//     2  an L1 table that is long enough: the clusters it has, or new ones that hold a copy
+//     3  sync
+//     4  the first sector, with the new size
+//     5  sync
+//     6  an L1 table that was replaced is free
+//
+// A crash before 4 leaves the old size (and perhaps a leak), after it the new one.
+
+internal import BlockIO
+internal import HostSystem
+internal import Qcow2Format
+
+extension Qcow2Image {
+  /// Makes the disk larger, and gives the image that serves it from now on; this one is closed.
+  ///
+  /// The size is a multiple of 512 and not smaller than now. No other call may be in progress. What
+  /// lies below may show in the new part: that is the caller's to hide. When it throws, the size is
+  /// as before; after a failure at the header itself, all writes are refused.
+  package func grown(to size: UInt64) throws(ImageError) -> Qcow2Image {
+    precondition(size >= virtualSize && size.isMultiple(of: 512), "a disk only grows, by sectors")
+    try prepareToWrite()
+    if header.snapshotCount > 0 {
+      throw .unsupported(path: path, feature: "growing an image with internal snapshots")
+    }
+    let needed: Int
+    do throws(FormatError) {
+      needed = try Geometry(
+        version: geometry.version, clusterBits: geometry.clusterBits,
+        refcountOrder: geometry.refcountOrder, virtualSize: size
+      ).l1EntriesNeeded
+    } catch { throw .format(path: path, error) }
+    // Order: the tables on disk are complete before the L1 table is copied.
+    try flush()
+    try releaseFreed()
+    let (table, isNew) = try longerL1(needed)
+    var sector = try storage.readTable(512, at: 0)
+    BigEndian.store(size, in: &sector, at: 24)
+    BigEndian.store(UInt32(max(needed, header.l1Size)), in: &sector, at: 36)
+    BigEndian.store(table, in: &sector, at: 40)
+    // Order: the table, then the header that points to it, then the old table is free.
+    try onStorage { () throws(StorageError) in try storage.flush() }
+    do throws(ImageError) {
+      try storage.writeTable(sector, at: 0)
+      try onStorage { () throws(StorageError) in try storage.flush() }
+      let image = try Qcow2Image(storage: storage)
+      try allocator.close()
+      if isNew {
+        let old = clusters(ofTableAt: header.l1TableOffset, entries: header.l1Size)
+        _ = try image.allocator.release(Array(old))
+      }
+      return image
+    } catch {
+      // Whether the disk has the old header or the new one is not known, so no table may change.
+      storage.close()
+      throw error
+    }
+  }
+
+  /// An L1 table on disk with at least so many entries, and whether it is in a new place.
+  private func longerL1(_ needed: Int) throws(ImageError) -> (offset: UInt64, isNew: Bool) {
+    let old = header.l1TableOffset
+    if needed <= header.l1Size { return (old, false) }
+    let has = clusters(ofTableAt: old, entries: header.l1Size)
+    let wants = clusters(ofTableAt: old, entries: needed)
+    if has == wants {
+      // Nobody else uses the rest of a table's last cluster, but nobody promised that it is zero.
+      try storage.writeTable(
+        [UInt8](repeating: 0, count: (needed - header.l1Size) * 8),
+        at: old + UInt64(header.l1Size) * 8)
+      return (old, false)
+    }
+    var table = try storage.readTable(header.l1Size * 8, at: old)
+    table.append(
+      contentsOf: repeatElement(0, count: wants.count * clusterSize - table.count))
+    let run = try claim(upTo: wants.count)
+    let offset = run.lowerBound << UInt64(geometry.clusterBits)
+    if run.count < wants.count {
+      allocator.giveBack(run)
+      throw .tablesFull(path: path)
+    }
+    try storage.writeTable(table, at: offset)
+    return (offset, true)
+  }
+
+  private func clusters(ofTableAt offset: UInt64, entries: Int) -> Range<UInt64> {
+    let first = geometry.clusterIndex(containing: offset)
+    return first..<first + UInt64((max(entries, 1) * 8 + clusterSize - 1) / clusterSize)
+  }
+}

@@ -36,16 +36,26 @@ struct AllocatorState: Sendable {
     return run.lowerBound..<end
   }
 
-  /// Whether the header, the L1 table, the refcount table or a refcount block lies in `run`.
-  func holdsMetadata(_ run: Range<UInt64>, _ geometry: Geometry) -> Bool {
+  /// Whether the header, the L1 table, the refcount table or a refcount block, without the one of
+  /// index `known`, lies in `run`.
+  func holdsMetadata(
+    _ run: Range<UInt64>, _ geometry: Geometry, besides known: Int? = nil
+  ) -> Bool {
     let tableStart = geometry.clusterIndex(containing: tableOffset)
     let perCluster = geometry.clusterSize / 8
     let tableRange = tableStart..<tableStart + UInt64((table.count + perCluster - 1) / perCluster)
     if run.contains(0) || run.overlaps(l1Clusters) || run.overlaps(tableRange) { return true }
-    for entry in table where entry != 0 {
+    for (block, entry) in table.enumerated() where entry != 0 && block != known {
       if run.contains(geometry.clusterIndex(containing: entry)) { return true }
     }
     return false
+  }
+
+  /// Whether the place of a refcount block belongs to another block, the L1 table or the refcount
+  /// table as well: a refcount written there would destroy it.
+  func isShared(block: Int, _ geometry: Geometry) -> Bool {
+    let place = geometry.clusterIndex(containing: table[block])
+    return holdsMetadata(place..<place + 1, geometry, besides: block)
   }
 
   func has(block: Int) -> Bool { blocks.contains { $0.block == block } }

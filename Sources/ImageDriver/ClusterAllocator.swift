@@ -101,6 +101,10 @@ final class ClusterAllocator: Sendable {
     // Every round looks at one refcount block, and ends at the first that has room.
     while true {
       let block = Int(index / perBlock)
+      // Entries of L1 and L2 tables hold offsets below 2^56.
+      guard UInt64(block + 1) * perBlock <= (1 << 56) >> UInt64(geometry.clusterBits) else {
+        throw .tablesFull(path: path)
+      }
       if block >= state.table.count { try growTable(&state) }
       if RefcountTableEntry(rawValue: state.table[block]) == .empty {
         try makeBlock(&state, block, isInUse)
@@ -246,7 +250,7 @@ final class ClusterAllocator: Sendable {
       let end = min(run.upperBound, UInt64(block + 1) * perBlock)
       let first = Int(index % perBlock)
       let last = Int((end - 1) % perBlock)
-      let blockOffset = RefcountTableEntry(rawValue: state.table[block]).blockOffset
+      let blockOffset = try blockOffset(state, block)
       let byteRange = (first << order) / 8..<((last + 1) << order + 7) / 8
       let changed = try withBlock(&state, block) { bytes in
         for position in first...last {
@@ -267,15 +271,23 @@ final class ClusterAllocator: Sendable {
     _ state: inout AllocatorState, _ block: Int, _ body: (inout [UInt8]) -> Result
   ) throws(ImageError) -> Result {
     if !state.has(block: block) {
-      let entry = RefcountTableEntry(rawValue: state.table[block])
-      let offset: UInt64?
-      do { offset = try entry.block(in: geometry) } catch {
-        throw .format(path: path, error)
+      let offset = try blockOffset(state, block)
+      if state.isShared(block: block, geometry) {
+        throw .corrupt(path: path, reason: "refcount block \(block) lies on other metadata")
       }
-      guard let offset else { throw .corrupt(path: path, reason: "no refcount block \(block)") }
       state.keep(try read(geometry.clusterSize, at: offset), block: block)
     }
     return state.withBlock(block, body)
+  }
+
+  /// Where a block is, which has to be there, as the table says it.
+  private func blockOffset(_ state: AllocatorState, _ block: Int) throws(ImageError) -> UInt64 {
+    let offset: UInt64?
+    do {
+      offset = try RefcountTableEntry(rawValue: state.table[block]).block(in: geometry)
+    } catch { throw .format(path: path, error) }
+    guard let offset else { throw .corrupt(path: path, reason: "no refcount block \(block)") }
+    return offset
   }
 
   private func loadTable(_ state: inout AllocatorState) throws(ImageError) {

@@ -38,12 +38,14 @@ package struct L2Entry: RawRepresentable, Hashable, Sendable {
   /// Whether the entry says that its cluster is compressed.
   package var isCompressed: Bool { rawValue & EntryBits.compressed != 0 }
 
+  /// Bits 9 to 55, not checked for alignment: the host cluster unless the entry is compressed.
+  package var hostOffset: UInt64 { rawValue & EntryBits.offsetMask }
+
   /// What the entry says; throws for bits that no writer leaves.
   package func meaning(_ geometry: Geometry) throws(FormatError) -> L2Meaning {
     if isCompressed {
       return .compressed(CompressedLocation(entry: rawValue, clusterBits: geometry.clusterBits))
     }
-    let hostOffset = rawValue & EntryBits.offsetMask
     let readsZero = rawValue & EntryBits.zero != 0
     if readsZero, !geometry.hasZeroFlag {
       throw corrupt("the zero flag does not exist in version 2")

@@ -28,6 +28,8 @@ package struct SnapshotEntry: Sendable, Equatable {
   ///
   /// QEMU opens such images; its check calls them incomplete.
   package var isIncomplete: Bool
+  /// The bytes that the entry takes in the directory, with its padding.
+  package var encodedByteCount: Int
 
   /// The bytes of an entry before its extra data.
   package static let fixedByteCount = 40
@@ -76,7 +78,7 @@ package struct SnapshotEntry: Sendable, Equatable {
         ? BigEndian.uint64(bytes, at: extraStart)
         : UInt64(BigEndian.uint32(bytes, at: offset + 32)),
       diskSize: extraSize >= 16 ? BigEndian.uint64(bytes, at: extraStart + 8) : nil,
-      isIncomplete: version >= 3 && extraSize < 16)
+      isIncomplete: version >= 3 && extraSize < 16, encodedByteCount: ((end + 7) & ~7) - offset)
     return (entry, end)
   }
 

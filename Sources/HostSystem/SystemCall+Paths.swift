@@ -56,4 +56,14 @@ extension SystemCall {
     _ = try retrying("fsync") { fsync(raw) }
     try directory.close()
   }
+
+  /// The bytes that may still be written to the file system which holds a file.
+  package static func freeBytes(beside path: String) throws(SystemError) -> UInt64 {
+    try checkPath(path, for: "statvfs")
+    var values = statvfs()
+    // Alive: path and values are this call's only.
+    _ = try retrying("statvfs") { unsafe statvfs(path, &values) }
+    return UInt64(values.f_bavail).multipliedReportingOverflow(by: UInt64(values.f_frsize))
+      .partialValue
+  }
 }

@@ -37,6 +37,7 @@ struct CopySchedule: Sendable {
     var range: GuestRange
     var isZero: Bool
     var taken: UInt64
+    var started: MonotonicTime
   }
 
   /// Bytes by what happened to them.
@@ -165,7 +166,7 @@ struct CopySchedule: Sendable {
     let taken = isZero ? 0 : range.length
     throttle.take(taken, now: now)
     inFlight += 1
-    return .copy(Piece(range: range, isZero: isZero, taken: taken))
+    return .copy(Piece(range: range, isZero: isZero, taken: taken, started: now))
   }
 
   private func earliest(_ one: MonotonicTime?, _ other: MonotonicTime?) -> MonotonicTime? {
@@ -201,7 +202,7 @@ struct CopySchedule: Sendable {
     inFlight -= 1
     generation += 1
     throttle.settle(taken: piece.taken, used: result.copied)
-    backoff.pieceEnded(now: now)
+    backoff.pieceEnded(started: piece.started, now: now)
     counters.copied += result.copied
     counters.zero += result.zeroed
     if scans == 1 {

@@ -5,8 +5,9 @@ internal import HostSystem
 //     guest silent for 50 ms     all threads copy, in large pieces, without a break
 //     guest at work              one piece at a time, a smaller one, and a break after it
 //
-// The break follows the guest's latency: more than twice of what is usual doubles it, up to 50 ms,
-// everything else halves it. What is usual is the lowest latency seen, let up slowly, so that a guest
+// The break is three times as long as the piece took, so that the guest has at least three quarters of
+// the disk to itself. It grows with the guest's latency: more than twice of what is usual doubles what
+// is added, up to 50 ms, everything else halves it. What is usual is the lowest latency seen, let up slowly, so that a guest
 // whose own load changes is measured anew. The break is bounded because a job that never ends is no
 // use either.
 
@@ -64,8 +65,8 @@ struct GuestBackoff: Sendable {
     } else {
       usual += (latency - usual) / 256
     }
-    // A fifth of a millisecond is noise of the scheduler, not the disk's queue.
-    if latency > usual + max(usual, 200_000) {
+    // Less than this is noise of the scheduler, not the disk's queue.
+    if latency > usual + max(usual, 50_000) {
       breakNanoseconds = min(max(breakNanoseconds * 2, 1_000_000), Self.longestBreak)
     } else {
       breakNanoseconds /= 2
@@ -73,7 +74,8 @@ struct GuestBackoff: Sendable {
   }
 
   /// A piece was copied: the break begins.
-  mutating func pieceEnded(now: MonotonicTime) {
-    resting = now.advanced(byNanoseconds: breakNanoseconds)
+  mutating func pieceEnded(started: MonotonicTime, now: MonotonicTime) {
+    let fair = 3 * Int64(min(now.nanoseconds(since: started), UInt64(Self.longestBreak)))
+    resting = now.advanced(byNanoseconds: min(fair + breakNanoseconds, Self.longestBreak))
   }
 }

@@ -1,5 +1,4 @@
 internal import Chain
-internal import FoundationEssentials
 internal import HostSystem
 
 /// What a stream would do with a disk, in bytes.
@@ -65,11 +64,10 @@ extension StreamEstimate {
   /// Bytes that may still be written where a file lies; everything, if the host does not say.
   static func freeBytes(beside path: String) -> UInt64 {
     do {
-      let values = try FileManager.default.attributesOfFileSystem(forPath: path)
-      if let free = values[.systemFreeSize] as? any BinaryInteger { return UInt64(clamping: free) }
+      return try SystemCall.freeBytes(beside: path)
     } catch {
       // Without a figure nothing can be refused; a job that meets the end acts by on-error.
+      return .max
     }
-    return .max
   }
 }

@@ -62,6 +62,17 @@ import Testing
     #expect(Array(plain) == model.bytes)
   }
 
+  @Test("data passes the page cache by where the file system lets it")
+  func usesDirectIO() throws {
+    let file = try HostFile.create(directory.file("image"))
+    let isPossible = DirectIO(sameAs: file.descriptor.raw) != nil
+    #expect(file.usesDirectIO == isPossible)
+    try file.put([UInt8](repeating: 1, count: 8192), at: 0)
+    #expect(file.usesDirectIO == isPossible)
+    let reader = try HostFile.open(file.path, access: .readOnly, locking: .none, role: .backing)
+    #expect(!reader.usesDirectIO)
+  }
+
   @Test("neighbouring threads, one direct and one buffered, do not lose each other's bytes")
   func neighbours() throws {
     let file = try HostFile.create(directory.file("image"))

@@ -222,6 +222,17 @@ struct CopyScheduleTests {
 
 @Suite("GuestBackoff")
 struct GuestBackoffTests {
+  @Test("beside a guest that does not suffer the break is three times the piece")
+  func fairness() {
+    var backoff = GuestBackoff()
+    let guest = GuestActivity(inFlight: 1, completed: 1, latencyNanoseconds: 100_000)
+    backoff.observe(guest, now: moment(0))
+    backoff.pieceEnded(started: moment(0), now: moment(2))
+    #expect(backoff.delay(now: moment(2)) == moment(8))
+    backoff.pieceEnded(started: moment(2), now: moment(9000))
+    #expect(backoff.delay(now: moment(9000)) == moment(9050), "and never longer than 50 ms")
+  }
+
   @Test("breaks grow while the guest is slowed down, and go when it falls silent")
   func breaks() {
     var backoff = GuestBackoff()
@@ -237,7 +248,7 @@ struct GuestBackoffTests {
     #expect(backoff.breakNanoseconds == 0)
     for step in UInt64(2)..<20 { look(step * 10, latency: 5_000_000) }
     #expect(backoff.breakNanoseconds == GuestBackoff.longestBreak)
-    backoff.pieceEnded(now: moment(200))
+    backoff.pieceEnded(started: moment(199), now: moment(200))
     #expect(backoff.delay(now: moment(200)) == moment(250))
     for step in UInt64(20)..<40 { look(step * 10, latency: 110_000) }
     #expect(backoff.breakNanoseconds < 1_000_000)

@@ -371,4 +371,38 @@ struct StreamErrorTests {
       #expect(jobs.waitForEnd()?.state == .failed)
     }
   }
+
+  @Test(
+    "where space is missing the job is refused, or held until there is some",
+    .enabled(if: geteuid() == 0))
+  func space() throws {
+    let bench = try ChainBench()
+    try bench.run(
+      """
+      mkdir small; mount -t tmpfs -o size=40M none small
+      qemu-img create -q -f qcow2 -b $PWD/mid.qcow2 -F qcow2 small/top.qcow2
+      """)
+    defer { _ = try? bench.run("umount small") }
+    try bench.open("small/top.qcow2") { disk, jobs, _ in
+      try jobs.start(StreamRequest(speed: 1, onError: .enospc))
+      try bench.run("dd if=/dev/zero of=small/fill bs=1M count=30 status=none")
+      try jobs.setSpeed(0)
+      let held = try #require(jobs.first { $0.state == .stoppedOnError })
+      #expect(held.ioStatus == .nospace)
+      try jobs.cancel()
+      let error = #expect(throws: JobError.self) { try jobs.start(StreamRequest()) }
+      #expect(error?.kind == .noSpace)
+      #expect(jobs.current == nil && jobs.last?.state == .cancelled)
+      try bench.run("rm small/fill")
+      try jobs.start(StreamRequest())
+      #expect(jobs.waitForEnd()?.state == .completed)
+      #expect(try disk.layers().count == 1)
+    }
+    try bench.run(
+      """
+      qemu-img check -q small/top.qcow2
+      qemu-img convert -O raw mid.qcow2 mid.raw
+      qemu-img compare -q small/top.qcow2 mid.raw
+      """)
+  }
 }

@@ -60,10 +60,12 @@ final class DeviceNode: Sendable {
 
   /// Does what chmod, chown, touch and truncate ask; gives the errno of a refusal, 0 for none.
   func change(_ change: AttributeChange) -> Int32 {
-    // A disk does not change its size by accident; the same size is no change.
-    if let size = change.size, size != disk.virtualSize { return EPERM }
     if let permissions = change.permissions, disk.isReadOnly, permissions & 0o222 != 0 {
       return EROFS
+    }
+    if let size = change.size {
+      let number = resize(to: size)
+      if number != 0 { return number }
     }
     let now = FileTime(times.wallTime())
     owned.withLock { owned in
@@ -78,6 +80,19 @@ final class DeviceNode: Sendable {
         Int64(time.seconds) * 1_000_000_000 + Int64(time.nanoseconds), ordering: .relaxed)
     }
     return 0
+  }
+
+  /// A disk does not change its size by accident: it may grow if it was mounted so, and the size that
+  /// it has is no change.
+  private func resize(to size: UInt64) -> Int32 {
+    if size == disk.virtualSize { return 0 }
+    guard disk.configuration.isGrowable, size > disk.virtualSize else { return EPERM }
+    if disk.isReadOnly { return EROFS }
+    if size % 512 != 0 { return EINVAL }
+    do {
+      try disk.grow(to: size)
+      return 0
+    } catch { return number(of: error) }
   }
 
   /// Notes that bytes have changed.

@@ -1,3 +1,4 @@
+internal import CHost
 internal import Glibc
 
 /// A moment on the clock that never goes back.

@@ -214,8 +214,11 @@ package final class SimulatedDisk: BlockStorage {
       }
       var arriving = bytes
       if fails {
-        // Part of it is on its way already, up to any byte.
-        let count = Int.random(in: 0...bytes.count, using: &state.random)
+        // Part of it is on its way already: up to any byte, and if the power goes, whole sectors.
+        var count = Int.random(in: 0...bytes.count, using: &state.random)
+        if case .losesPower = state.fault, count < bytes.count {
+          count = max(0, count - Int((offset + UInt64(count)) % Self.sectorSize))
+        }
         arriving.removeLast(bytes.count - count)
       }
       state.put(arriving, at: offset)

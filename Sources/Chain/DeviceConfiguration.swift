@@ -16,7 +16,7 @@ package enum ImageLocation: Sendable, Equatable {
 /// How one disk is opened and treated.
 package struct DeviceConfiguration: Sendable {
   /// What a discard does to the host.
-  package enum Discard: Sendable {
+  package enum Discard: String, Sendable, CaseIterable {
     /// Discarded clusters are given back to the host.
     case unmap
     /// They read zero and stay allocated.
@@ -24,7 +24,7 @@ package struct DeviceConfiguration: Sendable {
   }
 
   /// What happens to a guest write that holds only zeroes.
-  package enum DetectZeroes: Sendable {
+  package enum DetectZeroes: String, Sendable, CaseIterable {
     /// It is written as any other.
     case off
     /// Its clusters become zero clusters and keep their space.

@@ -70,7 +70,12 @@ package enum ChainFilesystem {
       tree: tree, control: control, owner: owner,
       caching: configuration.caching == .none ? .direct : .cached,
       mounted: FileTime(times.wallTime()))
-    let source = configuration.devices.map { "\($0.name)=\($0.image.path)" }
+    let source = configuration.devices.map { device in
+      switch device.image {
+      case .qcow2(let path): "\(device.name)=\(path)"
+      case .raw(let path): "\(device.name)=raw:\(path)"
+      }
+    }
     var options = SessionOptions(
       source: source.joined(separator: ","),
       threads: configuration.threads ?? max(4, sysconf(Int32(_SC_NPROCESSORS_ONLN)) * 2))

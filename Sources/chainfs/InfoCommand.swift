@@ -1,0 +1,79 @@
+internal import ArgumentParser
+internal import Control
+internal import ImageDriver
+
+struct Info: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Tells what an image's header says.")
+
+  @OptionGroup var argument: ImageArgument
+  @OptionGroup var sharing: SharingOption
+
+  func run() throws {
+    let image = try ImageFile.describe(
+      argument.path, isRaw: argument.isRaw, isLocked: !sharing.forceShare)
+    Terminal.write(argument.json ? Self.json(of: image).line + "\n" : Self.text(of: image))
+  }
+
+  private static func text(of image: ImageDescription) -> String {
+    var lines = [
+      "image: \(image.path)", "file format: \(image.formatName)",
+      "virtual size: \(SizeText.forPeople(image.virtualSize)) (\(image.virtualSize) bytes)",
+      "disk size: \(SizeText.forPeople(image.allocatedBytes))",
+    ]
+    if let size = image.clusterSize { lines.append("cluster size: \(size)") }
+    if let backing = image.backing {
+      lines.append("backing file: \(backing.name)")
+      if let format = backing.format { lines.append("backing file format: \(format)") }
+    }
+    if let qcow2 = image.qcow2 {
+      lines += [
+        "version: \(qcow2.version)", "refcount bits: \(qcow2.refcountBits)",
+        "compression: \(qcow2.compression)", "lazy refcounts: \(qcow2.hasLazyRefcounts)",
+        "corrupt: \(qcow2.isCorrupt)", "internal snapshots: \(qcow2.snapshotCount)",
+      ]
+      if qcow2.isDirty { lines.append("dirty: true") }
+      if !qcow2.unsupportedFeatures.isEmpty {
+        lines.append("not supported: \(qcow2.unsupportedFeatures.joined(separator: ", "))")
+      }
+    }
+    return lines.joined(separator: "\n") + "\n"
+  }
+
+  /// The members that qemu-img prints, with its names.
+  static func json(of image: ImageDescription) -> JSONText {
+    var members: [JSONText.Member] = [
+      .init("virtual-size", .number(image.virtualSize)), .init("filename", .string(image.path)),
+    ]
+    if let size = image.clusterSize {
+      members.append(.init("cluster-size", .number(UInt64(size))))
+    }
+    members += [
+      .init("format", .string(image.formatName)),
+      .init("actual-size", .number(image.allocatedBytes)),
+    ]
+    if let backing = image.backing {
+      members.append(.init("backing-filename", .string(backing.name)))
+      if let format = backing.format {
+        members.append(.init("backing-filename-format", .string(format)))
+      }
+    }
+    if let qcow2 = image.qcow2 {
+      members.append(.init("dirty-flag", .bool(qcow2.isDirty)))
+      let data: [JSONText.Member] = [
+        .init("compat", .string(qcow2.version == 2 ? "0.10" : "1.1")),
+        .init("compression-type", .string(qcow2.compression)),
+        .init("lazy-refcounts", .bool(qcow2.hasLazyRefcounts)),
+        .init("refcount-bits", .number(UInt64(qcow2.refcountBits))),
+        .init("corrupt", .bool(qcow2.isCorrupt)),
+        .init("snapshots", .number(UInt64(qcow2.snapshotCount))),
+        .init("unsupported", .array(qcow2.unsupportedFeatures.map { .string($0) })),
+      ]
+      members.append(
+        .init(
+          "format-specific",
+          .object([.init("type", .string("qcow2")), .init("data", .object(data))])))
+    }
+    return .object(members)
+  }
+}

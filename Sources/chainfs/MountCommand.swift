@@ -1,0 +1,81 @@
+internal import ArgumentParser
+internal import Chain
+internal import Filesystem
+internal import Glibc
+internal import Logging
+
+struct Mount: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Mounts images, each as one flat file; returns when the mount is usable.",
+    usage: "chainfs mount [-f] [-o OPTIONS] DEVICE=IMAGE... MOUNTPOINT")
+
+  @Flag(name: .shortAndLong, help: "Stay in the foreground.")
+  var foreground = false
+  @Option(name: .customShort("o"), help: "Options, separated by commas; see mount.chainfs(8).")
+  var options: [String] = []
+  @Argument(help: "DEVICE=IMAGE for each device, then the mount point.")
+  var words: [String]
+
+  func validate() throws {
+    guard words.count >= 2, let last = words.last else {
+      throw ValidationError("give at least one DEVICE=IMAGE and the mount point")
+    }
+    if DeviceArgument(argument: last) != nil && !Files.isDirectory(last) {
+      throw ValidationError("'\(last)' is a device; the mount point comes last")
+    }
+    for word in words.dropLast() where DeviceArgument(argument: word) == nil {
+      throw ValidationError("'\(word)' is not DEVICE=IMAGE")
+    }
+  }
+
+  func run() throws {
+    let options = try MountOptions(parsing: options)
+    var devices: [DeviceArgument] = []
+    for word in words.dropLast() {
+      guard var device = DeviceArgument(argument: word) else { continue }
+      try device.validate()
+      guard !devices.contains(where: { $0.name == device.name }) else {
+        throw CommandFailure("two devices are named \(device.name); give each a name of its own")
+      }
+      device.path = try AbsolutePath.of(device.path)
+      devices.append(device)
+    }
+    let mountpoint = try AbsolutePath.of(words.last ?? "")
+    let configuration = options.configuration(devices: devices, mountpoint: mountpoint)
+
+    if foreground {
+      MessageLog.start(options.logPath == nil ? .standardError : .file)
+      if let path = options.logPath { try Processes.redirectStandardError(to: path) }
+      try Self.serve(configuration) {}
+    } else {
+      try Processes.startDaemon { signal in
+        do {
+          if let path = options.logPath { try Processes.redirectStandardError(to: path) }
+          MessageLog.start(options.logPath == nil ? .system : .file)
+          try Self.serve(configuration) {
+            // The log is the only way to hear of a failure here, and the mount is up.
+            do {
+              try Processes.detachStandardStreams(log: options.logPath)
+            } catch {
+              Logger(label: "chainfs").warning("\(error)")
+            }
+            signal.send(Processes.readyText)
+          }
+          return 0
+        } catch {
+          Logger(label: "chainfs").error("\(error)")
+          signal.send("\(error)")
+          return 1
+        }
+      }
+    }
+  }
+
+  /// Serves until the filesystem is unmounted; `ready` is called when it can be used.
+  private static func serve(
+    _ configuration: MountConfiguration, ready: () -> Void
+  ) throws {
+    signal(SIGPIPE, SIG_IGN)
+    try ChainFilesystem.mount(configuration, ready: ready)
+  }
+}

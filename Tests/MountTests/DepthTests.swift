@@ -1,0 +1,56 @@
+import Foundation
+import TestSupport
+import Testing
+
+extension MountTests {
+  /// The merged map's promise: what a read costs does not depend on how many layers there are.
+  @Suite("Depth", .serialized, .timeLimit(.minutes(6)))
+  struct DepthTests {
+    @Test("a read at depth 256 costs what it costs at depth 1, and opening takes under a second")
+    func deepChain() throws {
+      let box = try Sandbox()
+      // Data in every layer, spread over the disk: a read meets all of them.
+      try box.run(
+        """
+        qemu-img create -q -f qcow2 l0.qcow2 1G
+        for i in $(seq 0 31); do echo "write -q -P 1 $((i * 32))M 4M"; done |
+          qemu-io -f qcow2 l0.qcow2 > /dev/null
+        for i in $(seq 255); do
+          qemu-img create -q -f qcow2 -b l$((i - 1)).qcow2 -F qcow2 l$i.qcow2
+          qemu-io -f qcow2 -c "write -q -P $((i % 255 + 1)) $((i * 4 - 2))M 1M" l$i.qcow2
+        done
+        qemu-img convert -O qcow2 l255.qcow2 flat.qcow2
+        """, seconds: 200)
+      let start = ContinuousClock.now
+      try box.run("chainfs mount -o cache=none vda=l255.qcow2 mnt")
+      let opening = ContinuousClock.now - start
+      #expect(opening < .seconds(1))
+      try box.run(
+        "cmp <(qemu-img convert -O raw -U l255.qcow2 x && cat x && rm x) mnt/vda",
+        seconds: 100)
+      let deep = try processorTime(of: box)
+      try box.run("chainfs unmount mnt; chainfs mount -o cache=none vda=flat.qcow2 mnt")
+      _ = try box.run("cat mnt/vda > /dev/null")
+      let shallow = try processorTime(of: box)
+      try box.run("chainfs unmount mnt")
+      print("open 256 layers: \(opening); CPU of random reads at depth 256 / 1: \(deep / shallow)")
+      #expect(deep / shallow < 1.3)
+    }
+
+    /// Seconds of the daemon's processor time for the same random reads.
+    private func processorTime(of box: Sandbox) throws -> Double {
+      let times = "cut -d' ' -f14,15 /proc/$(chainfs status --pid mnt)/stat"
+      let read =
+        "fio --name=r --filename=mnt/vda --rw=randread --bs=4k --size=1G --io_size=160M"
+        + " --readonly --allrandrepeat=1 --direct=1 --output=fio.log"
+      try box.run(read)
+      let before = try ticks(box.run(times))
+      try box.run(read)
+      return Double(try ticks(box.run(times)) - before)
+    }
+
+    private func ticks(_ text: String) -> Int {
+      text.split(separator: " ").compactMap { Int($0) }.reduce(0, +)
+    }
+  }
+}

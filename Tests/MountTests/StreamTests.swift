@@ -1,0 +1,119 @@
+import TestSupport
+import Testing
+
+extension MountTests {
+  @Suite("A chain with a guest file system", .serialized, .timeLimit(.minutes(5)))
+  struct StreamTests {
+    @Test("the device file has the bytes that qemu-img converts the chain to")
+    func readsAsConvert() throws {
+      let box = try Sandbox()
+      try GuestChain.make(in: box)
+      let expected = try box.run("qemu-img convert -O raw sn3.qcow2 flat; sha256sum < flat")
+      try box.run("chainfs mount vda=sn3.qcow2 mnt")
+      #expect(try box.run("sha256sum < mnt/vda") == expected)
+      #expect(try box.run("stat -c %s mnt/vda") == "\(GuestChain.mebibytes << 20)")
+      try box.run("chainfs unmount mnt")
+      #expect(try box.run("sha256sum < expected.raw") == expected)
+    }
+
+    @Test("a stream to the base leaves the overlay on the base alone, and the same disk")
+    func streamToBase() throws {
+      let box = try Sandbox()
+      try GuestChain.make(in: box)
+      try box.run("sha256sum base.qcow2 sn1.qcow2 sn2.qcow2 > below.sums")
+      try box.run("chainfs mount vda=sn3.qcow2 mnt")
+      try box.run("echo base=base.qcow2 > mnt/.jobs/vda/stream; cat mnt/.jobs/vda/wait")
+      #expect(try box.status()["state"] == "completed")
+      #expect(try box.run("wc -l < mnt/.jobs/vda/chain") == "2")
+      try box.run("cmp mnt/vda expected.raw; chainfs unmount mnt")
+      try box.run("qemu-img check -q sn3.qcow2")
+      try box.run("qemu-img compare -q sn3.qcow2 expected.raw")
+      let chain = try box.run(
+        "qemu-img info --backing-chain --output=json sn3.qcow2 | grep -o '\"filename\": \"[^\"]*'"
+          + " | sed 's/.*\"//' | grep -v '^$' | sort -u")
+      #expect(chain == "base.qcow2\nsn3.qcow2")
+      let named = try box.run(
+        "qemu-img info sn3.qcow2 | grep -E '^backing file( format)?:' | sed 's/ (.*//'")
+      #expect(named == "backing file: base.qcow2\nbacking file format: qcow2")
+      try box.run("sha256sum --quiet -c below.sums")
+    }
+
+    @Test("a stream of the whole chain drops the backing file and the locks of the layers")
+    func streamAll() throws {
+      let box = try Sandbox()
+      try GuestChain.make(in: box)
+      try box.run("chainfs mount vda=sn3.qcow2 mnt; chainfs stream --wait mnt/vda")
+      #expect(try box.run("wc -l < mnt/.jobs/vda/chain") == "1")
+      // Unlocked while still mounted: qemu can write to a layer that left the chain.
+      try box.run("qemu-io -f qcow2 -c 'write -q -P 9 0 64k' sn2.qcow2")
+      let refused = try box.tryRun("qemu-io -f qcow2 -c 'write -q -P 9 0 64k' sn3.qcow2")
+      #expect(refused.status != 0 && refused.errorOutput.contains("lock"))
+      try box.run("cmp mnt/vda expected.raw; chainfs unmount mnt")
+      try box.run("qemu-img check -q sn3.qcow2; qemu-img compare -q sn3.qcow2 expected.raw")
+      #expect(try box.run("qemu-img info sn3.qcow2 | grep -c '^backing' || true") == "0")
+    }
+
+    @Test("fio verifies what it wrote through loop and ext4 while the chain below is streamed")
+    func streamUnderFio() throws {
+      let box = try Sandbox()
+      try GuestChain.make(in: box)
+      try box.run("sha256sum base.qcow2 sn1.qcow2 sn2.qcow2 > below.sums; mkdir fs")
+      try box.run("chainfs mount vda=sn3.qcow2 mnt")
+      try box.run("losetup -f --show mnt/vda > loop; mount $(cat loop) fs")
+      try box.run("echo 'base=base.qcow2 speed=8M' > mnt/.jobs/vda/stream")
+      try box.run(
+        """
+        fio --name=verify --directory=fs --size=40M --rw=randrw --bsrange=512-64k \
+          --ioengine=psync --numjobs=2 --fsync=16 --verify=crc32c --verify_fatal=1 \
+          --do_verify=1 --verify_backlog=64 --output=fio.log
+        """, seconds: 150)
+      try box.run("chainfs speed mnt/vda 0; cat mnt/.jobs/vda/wait", seconds: 120)
+      #expect(try box.status()["state"] == "completed")
+      try box.run("rm -f fs/verify*; fstrim fs; umount fs; e2fsck -fn $(cat loop)")
+      try box.run("losetup -d $(cat loop); chainfs unmount mnt")
+      try box.run("qemu-img check -q sn3.qcow2; sha256sum --quiet -c below.sums")
+      try box.run("qemu-img convert -O raw sn3.qcow2 flat; e2fsck -fn flat")
+      #expect(
+        try box.run("qemu-img info sn3.qcow2 | grep '^backing file:' | cut -d' ' -f3")
+          == "base.qcow2")
+    }
+
+    @Test("what a cancelled job copied is skipped by the next one")
+    func cancelAndStreamAgain() throws {
+      let box = try Sandbox()
+      try GuestChain.make(in: box)
+      try box.run("chainfs mount vda=sn3.qcow2 mnt; chainfs stream --speed 8M mnt/vda")
+      try box.run(
+        "until [ $(sed -n 's/^copied: //p' mnt/.jobs/vda/status) -gt 2097152 ]; do :; done")
+      try box.run("echo > mnt/.jobs/vda/cancel; cat mnt/.jobs/vda/wait")
+      let cancelled = try box.status()
+      #expect(cancelled["state"] == "cancelled")
+      let copied = try #require(cancelled["copied"].flatMap { Int($0) })
+      #expect(try box.run("cat mnt/.jobs/status") == "No active jobs")
+      try box.run("cmp mnt/vda expected.raw; chainfs stream --wait mnt/vda")
+      let again = try box.status()
+      #expect(again["state"] == "completed")
+      let skipped = try #require(again["skipped"].flatMap { Int($0) })
+      #expect(skipped >= copied)
+      try box.run("cmp mnt/vda expected.raw; chainfs unmount mnt; qemu-img check -q sn3.qcow2")
+    }
+
+    @Test("a job that was killed goes on by itself at the next mount")
+    func resumesAfterKill() throws {
+      let box = try Sandbox()
+      try GuestChain.make(in: box)
+      try box.run("chainfs mount vda=sn3.qcow2 mnt; chainfs stream --speed 2M mnt/vda")
+      try box.run(
+        "until [ $(sed -n 's/^copied: //p' mnt/.jobs/vda/status) -gt 1048576 ]; do :; done")
+      try box.run("kill -9 $(chainfs status --pid mnt); umount -l mnt")
+      try box.run("until chainfs mount vda=sn3.qcow2 mnt 2>err; do grep -q lock err; done")
+      let resumed = try box.status()
+      #expect(resumed["resumed"] == "yes")
+      #expect(resumed["state"] == "running")
+      #expect(try box.run("cat mnt/.jobs/vda/speed") == "2097152")
+      try box.run("chainfs speed mnt/vda 0; cat mnt/.jobs/vda/wait; cmp mnt/vda expected.raw")
+      try box.run("chainfs unmount mnt; qemu-img check -q sn3.qcow2")
+      #expect(try box.run("ls -A | grep -c chainfs-job || true") == "0")
+    }
+  }
+}

@@ -87,10 +87,10 @@ extension MetadataState {
 
   /// Makes the first clusters of `clusters` zero, as far as one slice goes.
   ///
-  /// Gives how many were looked at and how many changed.
+  /// Gives how many clusters were looked at and how many bytes of the disk changed.
   mutating func makeZero(
     _ clusters: Range<UInt64>, _ change: ZeroChange
-  ) -> Lookup<(seen: Int, changed: Int)> {
+  ) -> Lookup<(seen: Int, changedBytes: UInt64)> {
     let first = clusters.lowerBound
     if case .noTable = place(of: first), case .zero(_, .readsZero) = change {
       // Nothing is here and nothing below: it reads zero as it is.
@@ -99,13 +99,15 @@ extension MetadataState {
     switch writablePlace(of: first) {
     case .found(let (slot, position)):
       let count = min(cache.entriesPerSlice - position, Int(clusters.upperBound - first))
-      var changed = 0
+      var changed: UInt64 = 0
       for offset in 0..<count {
         if isReserved(first + UInt64(offset)) {
           return offset == 0 ? .busy : .found((offset, changed))
         }
         do {
-          if try makeZero(slot, position + offset, change) { changed += 1 }
+          if try makeZero(slot, position + offset, change) {
+            changed += bytesOnDisk(first + UInt64(offset))
+          }
         } catch { return offset == 0 ? .broken(error) : .found((offset, changed)) }
       }
       return .found((count, changed))
@@ -114,6 +116,12 @@ extension MetadataState {
     case .busy: return .busy
     case .broken(let error): return .broken(error)
     }
+  }
+
+  /// How much of the disk a cluster holds: the last one may reach beyond its end.
+  private func bytesOnDisk(_ cluster: UInt64) -> UInt64 {
+    let start = cluster << UInt64(geometry.clusterBits)
+    return min(UInt64(geometry.clusterSize), geometry.virtualSize - start)
   }
 
   private mutating func makeZero(

@@ -29,14 +29,7 @@ extension Qcow2Image {
   package func populateZeroes(_ range: GuestRange) throws(ImageError) -> UInt64 {
     try prepareToWrite()
     let clusters = state.withLock { $0.clusters(of: range) }
-    var changedBytes: UInt64 = 0
-    try forEachSlice(of: clusters, .populate) { first, seen, changed in
-      // The last cluster counts as far as the disk goes.
-      let end = min((first + UInt64(seen)) * UInt64(clusterSize), range.end.rawValue)
-      let short = (first + UInt64(seen)) * UInt64(clusterSize) - end
-      changedBytes += changed == 0 ? 0 : UInt64(changed * clusterSize) - short
-    }
-    return changedBytes
+    return try makeZero(clusters, .populate)
   }
 
   package func writeZeroes(
@@ -52,20 +45,22 @@ extension Qcow2Image {
       isTail ? range.end.roundedUp(to: clusterSize) : range.end.roundedDown(to: clusterSize)
     guard whole > range.offset else { return 0 }
     let clusters = range.offset.rawValue / clusterSize..<whole.rawValue / clusterSize
-    try forEachSlice(of: clusters, .zero(mode, below)) { _, _, _ in }
+    _ = try makeZero(clusters, .zero(mode, below))
     return min(whole.rawValue, range.end.rawValue) - range.offset.rawValue
   }
 
-  private func forEachSlice(
-    of clusters: Range<UInt64>, _ change: MetadataState.ZeroChange,
-    _ body: (UInt64, Int, Int) -> Void
-  ) throws(ImageError) {
+  /// Changes clusters slice by slice, and gives how many bytes of the disk were changed.
+  private func makeZero(
+    _ clusters: Range<UInt64>, _ change: MetadataState.ZeroChange
+  ) throws(ImageError) -> UInt64 {
     var first = clusters.lowerBound
+    var changedBytes: UInt64 = 0
     while first < clusters.upperBound {
       let done = try ask { $0.makeZero(first..<clusters.upperBound, change) }
-      body(first, done.seen, done.changed)
+      changedBytes += done.changedBytes
       first += UInt64(done.seen)
     }
+    return changedBytes
   }
 
   // MARK: - Tickets

@@ -9,11 +9,14 @@ package final class RawImage: WritableImage {
   package let storage: any BlockStorage
   package let virtualSize: UInt64
 
-  /// Takes a file as a disk; a size that is no multiple of 512 loses its tail, as in QEMU.
+  /// Takes a file as a disk; a size that is no multiple of 512 is rounded up, as in QEMU.
   package init(storage: any BlockStorage) throws(ImageError) {
     self.storage = storage
     let size = try onStorage { () throws(StorageError) in try storage.size() }
-    virtualSize = size & ~511
+    guard size <= UInt64(Int64.max) - 511 else {
+      throw .storage(.outOfRange(path: storage.path, offset: .zero, length: size))
+    }
+    virtualSize = (size + 511) & ~511
   }
 
   package var path: String { storage.path }
@@ -67,10 +70,19 @@ package final class RawImage: WritableImage {
     _ range: GuestRange, mode: ZeroMode, below: BelowContents
   ) throws(ImageError) -> UInt64 {
     if isReadOnly { throw .readOnly(path: path) }
-    let host = HostOffset(range.offset.rawValue)
+    let end = HostOffset(range.end.rawValue)
+    var host = HostOffset(range.offset.rawValue)
     try onStorage { () throws(StorageError) in
-      try storage.writeZeroes(at: host, length: range.length)
-      if mode == .unmap { try storage.discard(at: host, length: range.length) }
+      guard mode == .unmap else {
+        return try storage.writeZeroes(at: host, length: end - host)
+      }
+      try storage.discard(at: host, length: end - host)
+      // A discard is a wish. Only what is a hole now is known to read zero.
+      while host < end, let data = try storage.nextData(at: host), data < end {
+        let hole = try storage.nextHole(at: data) ?? end
+        host = min(max(hole, data + 1), end)
+        try storage.writeZeroes(at: data, length: host - data)
+      }
     }
     return range.length
   }

@@ -1,0 +1,92 @@
+import BlockIO
+import HostSystem
+import Qcow2Format
+import TestSupport
+import Testing
+
+@testable import ImageDriver
+
+@Suite("Qcow2Image on storage that fails")
+struct FaultTests {
+  private func work(_ image: Qcow2Image, _ seed: UInt64) throws {
+    var random = SeededGenerator(seed: seed)
+    for _ in 0..<5 {
+      let offset = Int.random(in: 0..<60_000, using: &random)
+      try image.put(random.bytes(3000), at: offset)
+      if random.oneIn(3) { try image.zero(offset, 2500, .unmap) }
+      if random.oneIn(3) { try image.settle() }
+    }
+    try image.close()
+  }
+
+  private func fresh() throws -> SimulatedDisk {
+    let disk = SimulatedDisk(seed: 5)
+    var options = ImageBuilder.Options(virtualSize: 64 << 10)
+    options.clusterSize = 512
+    options.refcountBits = 64
+    try ImageBuilder.create(on: disk, options)
+    return disk
+  }
+
+  @Test("each call that fails gives an error, and the image goes on or stops, but never lies")
+  func everyCall() throws {
+    let seed = Seed.of("everyCall")
+    let trial = try fresh()
+    let before = trial.callCount
+    try work(try Qcow2Image(storage: trial), seed)
+    let calls = trial.callCount
+    for call in before + 1...calls {
+      let disk = try fresh()
+      disk.inject(.fails(call: call))
+      do {
+        try work(try Qcow2Image(storage: disk), seed)
+        // Freeing is best effort, so a failing discard is the one thing that goes unsaid.
+      } catch let error as ImageError {
+        #expect(error.kind == .io, "call \(call): \(error)")
+      } catch let error as StorageError {
+        // The guest's bytes are the caller's to write.
+        #expect(error.kind == .io, "call \(call): \(error)")
+      }
+      disk.inject(nil)
+      // In memory nothing was torn, as the host keeps what it could not write.
+      #expect(throws: Never.self, "call \(call)") { _ = try Qcow2Image(storage: disk).get(0, 512) }
+    }
+  }
+
+  @Test("a full disk is an error of no space, and writes go on once there is room")
+  func noSpace() throws {
+    let disk = try fresh()
+    let image = try Qcow2Image(storage: disk)
+    try image.put([1], at: 0)
+    try image.flush()
+    disk.inject(.isFull(bytes: try disk.size()))
+    do {
+      try image.put([UInt8](repeating: 2, count: 4096), at: 8192)
+      Issue.record("written to a full disk")
+    } catch let error as StorageError {
+      #expect(error.kind == .noSpace)
+    } catch let error as ImageError {
+      #expect(error.kind == .noSpace)
+    }
+    disk.inject(nil)
+    try image.put([UInt8](repeating: 3, count: 4096), at: 8192)
+    #expect(try image.get(8192, 4096) == [UInt8](repeating: 3, count: 4096))
+    try image.close()
+    #expect(try Audit(disk).faults == [])
+  }
+
+  @Test("metadata that is marked as free is found before it is overwritten")
+  func overlap() throws {
+    let disk = try fresh()
+    let header = try ImageHeader.read(from: disk)
+    let block = try disk.bytes(at: header.refcountTableOffset, count: 8)
+    var offset: UInt64 = 0
+    for byte in block { offset = offset << 8 | UInt64(byte) }
+    let count = Int(header.geometry.clusterSize)
+    try disk.put([UInt8](repeating: 0, count: count), at: offset, intent: .metadata)
+    let image = try Qcow2Image(storage: disk)
+    #expect(throws: ImageError.self) { try image.put([1], at: 0) }
+    #expect(try ImageHeader.read(from: disk) == header)
+    #expect(try image.get(0, 10) == [UInt8](repeating: 0, count: 10))
+  }
+}

@@ -82,11 +82,12 @@ final class ClusterAllocator: Sendable {
   /// Frees all that is claimed ahead of use.
   func close() throws(ImageError) {
     try state.withLock { state throws(ImageError) in
-      for run in state.returned + [state.ahead] where !run.isEmpty {
-        try setRefcounts(&state, run, to: 0)
-      }
+      let runs = state.returned + [state.ahead]
+      // Forgotten first: when a write fails, what was counted down must not be handed out again. The
+      // rest is a leak then.
       state.returned = []
       state.ahead = 0..<0
+      for run in runs where !run.isEmpty { try setRefcounts(&state, run, to: 0) }
     }
   }
 
@@ -168,10 +169,11 @@ final class ClusterAllocator: Sendable {
     // table entry that counts on it.
     try write(bytes, at: offset)
     try flush()
-    state.table[block] = entry.rawValue
     var entryBytes = [UInt8](repeating: 0, count: 8)
     BigEndian.store(entry.rawValue, in: &entryBytes, at: 0)
+    // Memory must not be newer than the disk: a failed write is made again by the next claim.
     try write(entryBytes, at: state.tableOffset + UInt64(block) * 8)
+    state.table[block] = entry.rawValue
     state.keep(bytes, block: block)
   }
 

@@ -44,6 +44,8 @@ struct JobState: Sendable {
   }
 
   private(set) var phase: Phase
+  /// A cancel came while the header was being written: it takes hold if that does not succeed.
+  private var isCancelWaiting = false
   /// The first error that was passed over.
   private(set) var firstFailure: JobFailure?
   let policy: ErrorPolicy
@@ -74,12 +76,13 @@ struct JobState: Sendable {
     }
   }
 
-  /// Ends the job. One that is writing its header completes nevertheless: it has nothing left to
-  /// give up.
+  /// Ends the job. One that is writing its header completes nevertheless if it can: it has nothing
+  /// left to give up.
   mutating func cancel() {
     switch phase {
     case .running, .paused, .stopped: phase = .ending(.cancelled)
-    case .finishing, .ending, .ended, .suspended: break
+    case .finishing: isCancelWaiting = true
+    case .ending, .ended, .suspended: break
     }
   }
 
@@ -97,6 +100,10 @@ struct JobState: Sendable {
     case .ending, .ended, .suspended:
       return .drop
     case .running, .paused, .stopped, .finishing:
+      if isCancelWaiting {
+        phase = .ending(.cancelled)
+        return .drop
+      }
       switch policy {
       case .report: break
       case .enospc where failure.kind != .noSpace: break
@@ -125,7 +132,7 @@ struct JobState: Sendable {
 
   /// The header was found to need more copying first.
   mutating func scanAgain() {
-    if phase == .finishing { phase = .running }
+    if phase == .finishing { phase = isCancelWaiting ? .ending(.cancelled) : .running }
   }
 
   /// The new header is durable.

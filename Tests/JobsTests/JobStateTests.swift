@@ -109,6 +109,24 @@ struct JobStateTests {
     #expect(stopping.phase == .ending(.completed))
   }
 
+  @Test(
+    "a cancel during the header takes hold where the header fails, by any policy",
+    arguments: [.report, .ignore, .stop, .enospc] as [ErrorPolicy])
+  func cancelWhileFinishing(policy: ErrorPolicy) {
+    var failing = state(.finishing, policy)
+    failing.cancel()
+    #expect(failing.fail(full) == .drop)
+    #expect(failing.phase == .ending(.cancelled))
+    var again = state(.finishing, policy)
+    again.cancel()
+    again.scanAgain()
+    #expect(again.phase == .ending(.cancelled))
+    var completing = state(.finishing, policy)
+    completing.cancel()
+    completing.finished()
+    #expect(completing.phase == .ending(.completed))
+  }
+
   @Test("an error after the end changes nothing")
   func late() {
     for phase in phases {

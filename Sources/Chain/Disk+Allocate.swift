@@ -25,7 +25,7 @@ extension Disk {
     of range: GuestRange, _ layers: DiskLayers
   ) throws(ChainError) -> UInt64 {
     let image = try writable(layers)
-    hasWrites.store(true, ordering: .relaxed)
+    defer { hasWrites.store(true, ordering: .relaxed) }
     let extent = try layers.active.mapping(at: range.offset, upTo: range.length)
     if case .data(let host) = extent.mapping {
       // The cluster is there; the file may still have a hole at its place.

@@ -126,7 +126,7 @@ extension Disk {
     _ range: GuestRange, _ layers: DiskLayers, _ result: inout PopulateResult
   ) throws(ChainError) {
     let image = try writable(layers)
-    hasWrites.store(true, ordering: .relaxed)
+    defer { hasWrites.store(true, ordering: .relaxed) }
     guard image.hasZeroClusters else { return try populateCopy(range, layers, &result) }
     let zeroed: UInt64
     do { zeroed = try image.populateZeroes(range) } catch { throw .image(error) }
@@ -138,7 +138,7 @@ extension Disk {
     _ range: GuestRange, _ layers: DiskLayers, _ result: inout PopulateResult
   ) throws(ChainError) {
     let image = try writable(layers)
-    hasWrites.store(true, ordering: .relaxed)
+    defer { hasWrites.store(true, ordering: .relaxed) }
     // Whole clusters are written; what lies beyond the end of the disk is written as zeroes.
     let clusterSize = Int(layers.clusterSize)
     let byteCount = (Int(range.length) + clusterSize - 1) / clusterSize * clusterSize

@@ -55,15 +55,36 @@ extension Disk {
     if try internalSnapshotCount() > 0 {
       throw .internalSnapshots(disk: name, count: try internalSnapshotCount())
     }
-    try checkStreamed(base: base)
+    let checked = try checkStreamed(base: base)
     let string = try backingString(for: base, requested: requested)
     try flush()
+    try changeBacking(to: base, string: string, checked)
+  }
+
+  /// What a check found streamed: a snapshot or a growth after it makes it void.
+  struct Checked {
+    fileprivate var active: LayerID
+    fileprivate var size: UInt64
+  }
+
+  /// Steps 4 to 7 of a rebase, if the disk is the one that was checked.
+  func changeBacking(
+    to base: LayerID?, string: String?, _ checked: Checked
+  ) throws(ChainError) {
     try changeLayers { layers throws(ChainError) in
       let image = try writable(layers)
+      // Another active image has nothing of the stream; new bytes may show what lies below.
+      guard layers.active.id == checked.active, image.virtualSize == checked.size else {
+        throw .notStreamed(
+          disk: name, range: GuestRange(offset: .zero, length: image.virtualSize))
+      }
       let kept = try lowerLayers(from: base, layers)
       let reference = string.map { string in
         BackingReference(name: string, format: kept.first?.image.formatName)
       }
+      // Made first: once the header names the new chain, nothing may fail any more.
+      let backing = try BackingLayers(
+        layers: renamed(kept, topmost: string), version: layers.backing.version + 1)
       try onImage { () throws(ImageError) in
         // Order: data and tables of everything that was streamed, then the header that relies on it.
         try image.flush()
@@ -71,20 +92,20 @@ extension Disk {
       }
       // Nobody reads from them any more: the gate is held exclusively and the new chain is durable.
       for layer in layers.backing.layers.dropLast(kept.count) { layer.image.storage.close() }
-      return DiskLayers(
-        active: layers.active, writable: image,
-        backing: try BackingLayers(
-          layers: renamed(kept, topmost: string), version: layers.backing.version + 1))
+      return DiskLayers(active: layers.active, writable: image, backing: backing)
     }
   }
 
   // Once streamed, a range stays so: with layers below, the active image gives up no mapping. So the
   // check needs no exclusive gate.
-  private func checkStreamed(base: LayerID?) throws(ChainError) {
+  func checkStreamed(base: LayerID?) throws(ChainError) -> Checked {
+    let checked = try withLayers { layers throws(ChainError) in
+      Checked(active: layers.active.id, size: layers.active.image.virtualSize)
+    }
     var position = GuestOffset(rawValue: 0)
     while true {
       let extents = try streamExtents(from: position, base: base, limit: 1024)
-      guard let last = extents.last else { return }
+      guard let last = extents.last else { return checked }
       if let open = extents.first(where: { $0.kind != .skip }) {
         throw .notStreamed(disk: name, range: open.range)
       }

@@ -31,7 +31,7 @@ extension Disk {
     _ bytes: RawSpan, at offset: GuestOffset, _ layers: DiskLayers
   ) throws(ChainError) {
     let image = try writable(layers)
-    hasWrites.store(true, ordering: .relaxed)
+    defer { hasWrites.store(true, ordering: .relaxed) }
     var done = 0
     while done < bytes.byteCount {
       let range = GuestRange(

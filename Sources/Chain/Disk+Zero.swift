@@ -40,7 +40,7 @@ extension Disk {
     _ range: GuestRange, mode: ZeroMode, _ layers: DiskLayers
   ) throws(ChainError) {
     let image = try writable(layers)
-    hasWrites.store(true, ordering: .relaxed)
+    defer { hasWrites.store(true, ordering: .relaxed) }
     // With layers below, the image has to mark zeroes. What reads zero below now may stop doing so
     // when a stream drops a layer that is shorter than its neighbours.
     let below: BelowContents = layers.backing.layers.isEmpty ? .readsZero : .mayHaveData

@@ -41,7 +41,8 @@ package final class Disk: Sendable {
   private let size: Atomic<UInt64>
   // Relaxed: it is a hint for those outside of the gate.
   private let cluster: Atomic<Int>
-  /// Whether anything was written since the last flush began. Relaxed: it only saves idle flushes.
+  /// Whether anything was written since the last flush began; set when a change ends, for a flush
+  /// that began in its middle has not seen all of it. Relaxed: it only saves idle flushes.
   let hasWrites = Atomic<Bool>(false)
 
   init(

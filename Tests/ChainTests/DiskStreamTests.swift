@@ -45,6 +45,24 @@ struct DiskStreamTests {
     }
   }
 
+  @Test("a snapshot between the check and the end of a stream keeps the old chain")
+  func snapshotBeforeTheEnd() throws {
+    let chain = try RandomChain(seed: 77, depth: 3, topCluster: 65536)
+    let before = try chain.bench.flatBytes(chain.top)
+    let disk = try open(chain.top)
+    _ = try disk.populate(GuestRange(offset: .zero, length: disk.virtualSize), base: nil)
+    let checked = try disk.checkStreamed(base: nil)
+    let path = chain.bench.path("snap")
+    try disk.snapshot(path: path)
+    #expect(throws: ChainError.self) {
+      try disk.changeBacking(to: nil, string: nil, checked)
+    }
+    #expect(try disk.layers().count == 4)
+    #expect(firstDifference(try disk.allBytes(), before) == nil)
+    try disk.close()
+    #expect(firstDifference(try chain.bench.flatBytes(path), before) == nil)
+  }
+
   @Test("zeroes of a short layer stay zero when only the base is left")
   func shortMiddle() throws {
     let bench = try Workbench()

@@ -84,7 +84,7 @@ let package = Package(
   ] + layers.filter(\.hasTests).map(\.testTarget)
     + suites.map { suite in
       .testTarget(
-        name: suite, dependencies: ["chainfs", "Chain", "HostSystem", "TestSupport"],
+        name: suite, dependencies: ["chainfs", "Chain", "HostSystem", "TestSupport", argumentParser],
         swiftSettings: testSettings)
     },
   swiftLanguageModes: [.v6]

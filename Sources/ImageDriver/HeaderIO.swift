@@ -25,6 +25,20 @@ extension ImageHeader {
     }
   }
 
+  /// Throws if the file ends before the tables that the header points to: it was cut short.
+  func checkTables(in storage: any BlockStorage) throws(ImageError) {
+    let size = try onStorage { () throws(StorageError) in try storage.size() }
+    let tables: [(name: String, start: UInt64, byteCount: Int)] = [
+      ("L1 table", l1TableOffset, l1Size * 8),
+      ("refcount table", refcountTableOffset, refcountTableClusters * geometry.clusterSize),
+    ]
+    for table in tables where table.start > size || UInt64(table.byteCount) > size - table.start {
+      throw .corrupt(
+        path: storage.path,
+        reason: "the \(table.name) at \(table.start) goes beyond the end of the file at \(size)")
+    }
+  }
+
   /// The first cluster, or as much of it as the file has.
   static func firstCluster(of storage: any BlockStorage) throws(ImageError) -> [UInt8] {
     guard let size = try clusterSize(of: storage) else {

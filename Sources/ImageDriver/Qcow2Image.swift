@@ -59,6 +59,7 @@ package final class Qcow2Image: WritableImage {
         throw .needsRepair(path: path, reason: "the image was not closed and its refcounts lag")
       }
     }
+    try header.checkTables(in: storage)
     self.storage = storage
     self.header = header
     isReadOnly = storage.isReadOnly

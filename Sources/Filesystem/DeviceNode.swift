@@ -60,6 +60,9 @@ final class DeviceNode: Sendable {
 
   /// Does what chmod, chown, touch and truncate ask; gives the errno of a refusal, 0 for none.
   func change(_ change: AttributeChange) -> Int32 {
+    // O_TRUNC is ignored: `echo > vda` must not empty a disk. The answer tells the kernel the size
+    // that stays; a truncate(2) to 0 looks the same here, and does as little.
+    if change.size == 0, !change.isThroughFile { return 0 }
     if let permissions = change.permissions, disk.isReadOnly, permissions & 0o222 != 0 {
       return EROFS
     }

@@ -96,7 +96,6 @@ final class TreeOperations: Operations {
       switch node.content {
       case .directory: reply.fail(EISDIR)
       case .device(let device):
-        // O_TRUNC is ignored: `echo > vda` must not empty a disk.
         if device.disk.isReadOnly, flags.allowsWriting { return reply.fail(EROFS) }
         reply.send(OpenDevice(device), caching: caching)
       case .mountText(let file):

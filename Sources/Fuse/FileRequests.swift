@@ -16,8 +16,6 @@ package struct FileFlags: Hashable, Sendable {
   package var allowsWriting: Bool { rawValue & O_ACCMODE != O_RDONLY }
   /// The file can be read through this open.
   package var allowsReading: Bool { rawValue & O_ACCMODE != O_WRONLY }
-  /// The opener asked for an empty file. It is up to the file system to obey.
-  package var truncates: Bool { rawValue & O_TRUNC != 0 }
   /// A request that would wait is to fail with EAGAIN.
   package var isNonblocking: Bool { rawValue & O_NONBLOCK != 0 }
   /// A write is to be durable before it is answered. O_SYNC includes the bit of O_DSYNC.

@@ -41,8 +41,9 @@ extension FileAttributes {
 extension AttributeChange {
   /// Reads what FUSE_SET_ATTR_* says is meant. The bit for "now" comes together with the one for
   /// the time itself and takes precedence.
-  init(_ attributes: stat, setting bits: Int32) {
+  init(_ attributes: stat, setting bits: Int32, isThroughFile: Bool) {
     func sets(_ bit: Int32) -> Bool { bits & bit != 0 }
+    self.isThroughFile = isThroughFile
     if sets(FUSE_SET_ATTR_MODE) { permissions = attributes.st_mode & 0o7777 }
     if sets(FUSE_SET_ATTR_UID) { userID = attributes.st_uid }
     if sets(FUSE_SET_ATTR_GID) { groupID = attributes.st_gid }

@@ -84,8 +84,11 @@ package struct AttributeChange: Equatable, Sendable {
   package var userID: UInt32?
   /// The new group.
   package var groupID: UInt32?
-  /// The new length: truncate(2) and ftruncate(2), never O_TRUNC, which arrives with the open.
+  /// The new length: truncate(2), ftruncate(2), and O_TRUNC of an open that has succeeded.
   package var size: UInt64?
+  /// The change came through an open file: a size of 0 is then an ftruncate(2), and else O_TRUNC or
+  /// truncate(2), which nobody can tell apart.
+  package var isThroughFile = false
   /// The new time of the last read.
   package var accessed: Time?
   /// The new time of the last write.

@@ -139,11 +139,13 @@ private func addAttributeCallbacks(_ table: inout fuse_lowlevel_ops) {
     unsafe SessionContext.of(request).operations.attributes(
       of: InodeNumber(inode), reply: AttributesReply(owed: OwedReply(request)))
   }
-  unsafe table.setattr = { request, inode, attributes, bits, _ in
+  unsafe table.setattr = { request, inode, attributes, bits, info in
     let reply = unsafe AttributesReply(owed: OwedReply(request))
     guard let attributes = unsafe attributes?.pointee else { return reply.fail(EIO) }
+    let change = unsafe AttributeChange(
+      attributes, setting: bits, isThroughFile: info != nil)
     unsafe SessionContext.of(request).operations.change(
-      AttributeChange(attributes, setting: bits), of: InodeNumber(inode), reply: reply)
+      change, of: InodeNumber(inode), reply: reply)
   }
   unsafe table.access = { request, inode, mask in
     unsafe SessionContext.of(request).operations.checkAccess(

@@ -32,7 +32,7 @@ package protocol Operations: AnyObject, Sendable {
   /// Tells where a symbolic link points.
   func readLink(_ inode: InodeNumber, reply: consuming LinkReply)
 
-  /// Opens a file. O_CREAT and O_EXCL never arrive here, O_TRUNC does.
+  /// Opens a file. O_CREAT, O_EXCL and O_TRUNC never arrive here.
   func open(_ inode: InodeNumber, flags: FileFlags, reply: consuming OpenReply)
 
   /// Lists a directory from `position` on: 0 is the start, any other value is one that an earlier

@@ -30,9 +30,11 @@ final class SessionContext: Sendable {
     // More requests of readahead and of asynchronous direct I/O in flight than the default of 12.
     connection.max_background = 64
     connection.congestion_threshold = 48
-    // O_TRUNC comes with the open. Otherwise it would come as a change of size to 0, and a disk
-    // could not tell `echo x > vda`, which it ignores, from a truncate, which it refuses.
-    set(FUSE_CAP_ATOMIC_O_TRUNC, true)
+    // O_TRUNC comes as a change of size to 0, which can be answered with the size that stays. Sent
+    // with the open, the kernel would take the file for empty without asking: it drops its dirty
+    // pages, and goes by a size of 0 until somebody asks for the attributes (with writeback caching,
+    // for good).
+    set(FUSE_CAP_ATOMIC_O_TRUNC, false)
     set(FUSE_CAP_ASYNC_READ, true)
     set(FUSE_CAP_ASYNC_DIO, true)
     set(FUSE_CAP_PARALLEL_DIROPS, true)

@@ -21,7 +21,6 @@ final class MemoryTree: Operations {
   let bytes = ByteFile()
   let waiting = WaitingFile()
   let changes = Mutex<[AttributeChange]>([])
-  let opens = Mutex<[FileFlags]>([])
   let destroyed = Mutex(0)
   let forgotten = Monitor<UInt64>(0)
 
@@ -58,14 +57,14 @@ final class MemoryTree: Operations {
     _ change: AttributeChange, of inode: InodeNumber, reply: consuming AttributesReply
   ) {
     changes.withLock { $0.append(change) }
-    guard change.size == nil, let it = attributes(inode) else { return reply.fail(EPERM) }
+    let isIgnored = change.size == nil || (change.size == 0 && !change.isThroughFile)
+    guard isIgnored, let it = attributes(inode) else { return reply.fail(EPERM) }
     reply.send(it, validFor: .none)
   }
 
   func readLink(_ inode: InodeNumber, reply: consuming LinkReply) { reply.send("bytes") }
 
   func open(_ inode: InodeNumber, flags: FileFlags, reply: consuming OpenReply) {
-    opens.withLock { $0.append(flags) }
     switch Name(inode) {
     case .bytes: reply.send(bytes, caching: .cached)
     case .waiting: reply.send(waiting, caching: .direct, seeking: .refused)

@@ -35,15 +35,16 @@ struct SessionTests {
     try mounted.unmount()
   }
 
-  @Test("O_TRUNC comes with the open, ftruncate as a change of size")
+  @Test("O_TRUNC comes as a size of 0 through no file, and ftruncate through its file")
   func truncation() throws {
     let mounted = try Mounted()
     do {
       let file = try Descriptor(mounted.file(.bytes), O_RDWR | O_TRUNC)
-      #expect(mounted.tree.opens.withLock { $0.last?.truncates } == true)
-      #expect(mounted.tree.changes.withLock { $0.isEmpty })
+      #expect(mounted.tree.changes.withLock { $0.map(\.size) } == [0])
+      #expect(mounted.tree.changes.withLock { $0.last?.isThroughFile } == false)
       #expect(ftruncate(file.raw, 5) == -1 && errno == EPERM)
       #expect(mounted.tree.changes.withLock { $0.last?.size } == 5)
+      #expect(mounted.tree.changes.withLock { $0.last?.isThroughFile } == true)
     }
     try mounted.unmount()
   }

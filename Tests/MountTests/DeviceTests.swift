@@ -37,6 +37,26 @@ extension MountTests {
       try box.run("chainfs unmount mnt; qemu-img check -q top.qcow2")
     }
 
+    @Test(
+      "an open with O_TRUNC leaves the size and what others just wrote",
+      arguments: ["none", "readback", "writeback"])
+    func truncatingOpen(cache: String) throws {
+      let box = try mounted("-o cache=\(cache)")
+      try box.run(
+        """
+        exec 3<>mnt/vda
+        head -c 65536 /dev/zero | tr '\\0' A | dd of=mnt/vda bs=64k seek=16 conv=notrunc 2>/dev/null
+        printf x > mnt/vda
+        : > mnt/vda
+        """)
+      #expect(try box.run("stat -c %s mnt/vda") == "16777216")
+      #expect(
+        try box.run("dd if=mnt/vda bs=64k skip=16 count=1 2>/dev/null | tr -d A | wc -c") == "0")
+      #expect(try box.run("head -c 2 mnt/vda | od -An -c | tr -d ' '") == "x001")
+      try box.run("chainfs unmount mnt; qemu-img check -q top.qcow2")
+      try box.run("qemu-io -f qcow2 -c 'read -q -P 65 1M 64k' -c 'read -q -P 1 2M 14M' top.qcow2")
+    }
+
     @Test("growable lets it grow over a longer base, with zeroes, and never shrink")
     func growable() throws {
       let box = try Sandbox()

@@ -38,6 +38,14 @@ struct DiskTortureTests {
           models.withLock { $0[index] = model }
         })
     }
+    // Reads ahead in long runs, so that the host caches far more than what is asked for, in large
+    // pieces that direct writes have to drop again.
+    workers.append(
+      try Worker(name: "reader") {
+        do {
+          while !isOver.load(ordering: .relaxed) { _ = try disk.allBytes() }
+        } catch { Issue.record("\(error)") }
+      })
     let whole = GuestRange(offset: .zero, length: disk.virtualSize)
     let time = SystemTimeSource()
     let end = time.now().advanced(byMilliseconds: Self.seconds * 1000)

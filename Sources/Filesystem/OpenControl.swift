@@ -117,7 +117,11 @@ final class OpenWait: OpenFile {
     let parked = Parked(read: reply.park(), offset: offset, length: length)
     // The text may have come while the reader was parked.
     let text = state.withLock { state in
-      if state.text == nil { state.parked.append(parked) }
+      if state.text == nil {
+        // Who was interrupted and asks again leaves a read behind that nobody waits for.
+        state.parked.removeAll { !$0.read.isWaiting }
+        state.parked.append(parked)
+      }
       return state.text
     }
     if let text { Self.answer(parked, text) }

@@ -48,7 +48,7 @@ let layers = [
   Layer(name: "Qcow2Format", imports: ["CZlib", "CZstd"]),
   Layer(name: "Fuse", imports: ["CFuse", "HostSystem"]),
   Layer(name: "BlockIO", imports: ["HostSystem"], libraries: [filePaths]),
-  Layer(name: "ImageDriver", imports: ["Qcow2Format", "BlockIO", "HostSystem"], hasTests: false),
+  Layer(name: "ImageDriver", imports: ["Qcow2Format", "BlockIO", "HostSystem"]),
   Layer(name: "Chain", imports: ["ImageDriver", "BlockIO", "HostSystem"], libraries: [filePaths]),
   Layer(name: "Jobs", imports: ["Chain", "HostSystem"]),
   Layer(name: "Control", imports: ["Jobs", "Chain", "HostSystem"]),
@@ -60,6 +60,30 @@ let layers = [
 // Tests of the whole: the program is built before them and run by them.
 let suites = ["MountTests", "ConformanceTests", "HouseRulesTests"]
 
+let systemTargets: [Target] = [
+  .target(name: "CHost"),
+  .systemLibrary(name: "CFuse", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
+  .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+  .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+]
+
+let program: Target = .executableTarget(
+  name: "chainfs",
+  dependencies: [
+    "Filesystem", "Control", "Chain", "ImageDriver", "BlockIO", "Fuse", "HostSystem", "CHost",
+    argumentParser, logging, filePaths,
+  ],
+  swiftSettings: settings)
+
+let testSupport: Target = .target(
+  name: "TestSupport", dependencies: ["BlockIO", "HostSystem"], path: "Tests/TestSupport")
+
+let suiteTargets: [Target] = suites.map { suite in
+  .testTarget(
+    name: suite, dependencies: ["chainfs", "Chain", "HostSystem", "TestSupport", argumentParser],
+    swiftSettings: testSettings)
+}
+
 let package = Package(
   name: "chainfs",
   products: [.executable(name: "chainfs", targets: ["chainfs"])],
@@ -68,24 +92,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
   ],
-  targets: [
-    .target(name: "CHost"),
-    .systemLibrary(name: "CFuse", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
-    .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
-    .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
-  ] + layers.map(\.target) + [
-    .executableTarget(
-      name: "chainfs",
-      dependencies: ["Filesystem", "Control", "Chain", "ImageDriver", "Fuse", "HostSystem"]
-        + ["BlockIO", "CHost"] + [argumentParser, logging, filePaths],
-      swiftSettings: settings),
-    .target(
-      name: "TestSupport", dependencies: ["BlockIO", "HostSystem"], path: "Tests/TestSupport"),
-  ] + layers.filter(\.hasTests).map(\.testTarget)
-    + suites.map { suite in
-      .testTarget(
-        name: suite, dependencies: ["chainfs", "Chain", "HostSystem", "TestSupport", argumentParser],
-        swiftSettings: testSettings)
-    },
+  targets: systemTargets + layers.map(\.target) + [program, testSupport]
+    + layers.filter(\.hasTests).map(\.testTarget) + suiteTargets,
   swiftLanguageModes: [.v6]
 )

@@ -23,17 +23,16 @@ import Testing
     ],
   ]
 
-  /// Files that may hold pointers, and so the word `unsafe`.
+  /// Files that may hold pointers. Besides them, `unsafe` stands where a span gives its bytes, which
+  /// Swift 6.3 counts as unsafe, and before C calls that are lent a string.
   static let pointerFiles: Set<String> = [
-    "HostSystem/SystemCall.swift", "HostSystem/SystemCall+Files.swift",
-    "HostSystem/Monitor.swift", "HostSystem/RawSpan+Bytes.swift",
-    "HostSystem/SharedGate.swift", "HostSystem/ThreadSlot.swift", "HostSystem/TimeSource.swift",
+    "HostSystem/SystemCall.swift", "HostSystem/SystemCall+Files.swift", "HostSystem/Monitor.swift",
+    "HostSystem/RawSpan+Bytes.swift", "HostSystem/SharedGate.swift", "HostSystem/ThreadSlot.swift",
     "HostSystem/Worker.swift",
     "Fuse/OperationTable.swift", "Fuse/Session.swift", "Fuse/Reply.swift",
-    "Fuse/DirectoryListing.swift",
+    "Fuse/DirectoryListing.swift", "Fuse/MountTable.swift",
     "BlockIO/AlignedBuffer.swift", "BlockIO/ImageLock.swift",
     "Qcow2Format/BigEndian.swift", "Qcow2Format/CompressedCluster.swift",
-    "chainfs/Processes.swift", "chainfs/MessageLog.swift",
   ]
 
   struct Source {
@@ -77,7 +76,11 @@ import Testing
   func banned(word: String) throws {
     for source in try Self.sources(below: "Sources") {
       for (index, line) in source.code.enumerated() {
-        #expect(!line.contains(word), "\(source.name):\(index + 1)")
+        let found = (" " + line).ranges(of: word).contains { range in
+          // Not the end of a longer word, as in `Entry?`.
+          (" " + line)[..<range.lowerBound].last?.isLetter == false
+        }
+        #expect(!found, "\(source.name):\(index + 1)")
       }
     }
   }
@@ -87,7 +90,10 @@ import Testing
     for source in try Self.sources(below: "Sources") where !isListed(source.name) {
       for (index, line) in source.code.enumerated() {
         let words = line.split { !$0.isLetter && $0 != "_" }
-        #expect(!words.contains("unsafe"), "\(source.name):\(index + 1)")
+        let pointer = words.first {
+          $0.hasPrefix("Unsafe") || $0.hasPrefix("withUnsafe") || $0 == "OpaquePointer"
+        }
+        #expect(pointer == nil, "\(source.name):\(index + 1)")
       }
     }
   }

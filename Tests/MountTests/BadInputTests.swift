@@ -47,8 +47,8 @@ extension MountTests {
         "a.qcow2"),
       Case(
         "an L1 table not aligned", prepare: patch(40, #"\x00\x00\x00\x00\x00\x03\x00\x01"#),
-        mount, "L1"),
-      Case("an L1 table too short", prepare: patch(36, #"\x00\x00\x00\x00"#), mount, "L1"),
+        mount, "l1_table_offset"),
+      Case("an L1 table too short", prepare: patch(36, #"\x00\x00\x00\x00"#), mount, "l1_size"),
       Case("no refcount table", prepare: patch(56, #"\x00\x00\x00\x00"#), mount, "refcount"),
       Case("refcount order 7", prepare: patch(96, #"\x00\x00\x00\x07"#), mount, "refcount"),
       Case("header length 20", prepare: patch(100, #"\x00\x00\x00\x14"#), mount, "header"),
@@ -57,10 +57,7 @@ extension MountTests {
         "feature"),
       Case("the corrupt bit", prepare: patch(79, #"\x02"#), mount, "corrupt"),
       Case(
-        "encrypted",
-        prepare: "qemu-img create -q -f qcow2 --object secret,id=s,data=x "
-          + "-o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 a.qcow2 8M",
-        mount, "encrypt"),
+        "encrypted", prepare: patch(32, #"\x00\x00\x00\x02"#), mount, "LUKS encryption"),
       Case(
         "an external data file",
         prepare: "qemu-img create -q -f qcow2 -o data_file=d.raw a.qcow2 8M", mount, "data file"),
@@ -73,14 +70,17 @@ extension MountTests {
         "gone.qcow2"),
       Case(
         "a backing file that is the image itself",
-        prepare: "qemu-img create -q -f qcow2 -u -b a.qcow2 -F qcow2 a.qcow2 8M", mount, "loop"),
+        prepare: "qemu-img rebase -u -b a.qcow2 -F qcow2 a.qcow2", mount, "loop"),
       Case(
         "a truncated backing file",
         prepare: "qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 a.qcow2 8M; "
           + "truncate -s 60 base.qcow2", mount, "base.qcow2"),
       Case(
         "a backing file without a format that is not qcow2",
-        prepare: "truncate -s 8M r.raw; qemu-img create -q -f qcow2 -u -b r.raw a.qcow2 8M",
+        prepare: "truncate -s 8M r.raw; "
+          + "qemu-img create -q -f qcow2 -u -b r.raw -F raw a.qcow2 8M; "
+          // The extension that names the format becomes one that nobody knows.
+          + patch(112, #"\x12\x34\x56\x78"#),
         mount, "qemu-img rebase", "raw"),
       Case(
         "a backing file that is not qcow2 as its overlay says",

@@ -39,8 +39,10 @@ extension MountTests {
         round += 1
         try box.run(
           """
-          chainfs stream --speed 4M mnt/vda; sleep 0.5; chainfs speed mnt/vda 12M; sleep 0.5
-          chainfs cancel mnt/vda; cat mnt/.jobs/vda/wait
+          chainfs stream --speed 4M mnt/vda; sleep 0.5
+          # A later round may find so little to copy that the job is over by now.
+          chainfs speed mnt/vda 12M || true; sleep 0.5
+          chainfs cancel mnt/vda || true; cat mnt/.jobs/vda/wait
           chainfs snapshot mnt/vda $PWD/round\(round).qcow2; sleep 0.2
           chainfs stream --wait mnt/vda
           """)

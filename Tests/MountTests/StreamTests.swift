@@ -60,14 +60,14 @@ extension MountTests {
       try box.run("sha256sum base.qcow2 sn1.qcow2 sn2.qcow2 > below.sums; mkdir fs")
       try box.run("chainfs mount vda=sn3.qcow2 mnt")
       try box.run("losetup -f --show mnt/vda > loop; mount $(cat loop) fs")
-      try box.run("echo 'base=base.qcow2 speed=8M' > mnt/.jobs/vda/stream")
+      try box.run("echo 'base=base.qcow2 speed=2M' > mnt/.jobs/vda/stream")
       try box.run(
         """
         fio --name=verify --directory=fs --size=40M --rw=randrw --bsrange=512-64k \
           --ioengine=psync --numjobs=2 --fsync=16 --verify=crc32c --verify_fatal=1 \
           --do_verify=1 --verify_backlog=64 --output=fio.log
         """, seconds: 150)
-      try box.run("chainfs speed mnt/vda 0; cat mnt/.jobs/vda/wait", seconds: 120)
+      try box.run("chainfs speed mnt/vda 0 || true; cat mnt/.jobs/vda/wait", seconds: 120)
       #expect(try box.status()["state"] == "completed")
       try box.run("rm -f fs/verify*; fstrim fs; umount fs; e2fsck -fn $(cat loop)")
       try box.run("losetup -d $(cat loop); chainfs unmount mnt")
@@ -112,7 +112,9 @@ extension MountTests {
       #expect(resumed["state"] == "running")
       #expect(try box.run("cat mnt/.jobs/vda/speed") == "2097152")
       try box.run("chainfs speed mnt/vda 0; cat mnt/.jobs/vda/wait; cmp mnt/vda expected.raw")
-      try box.run("chainfs unmount mnt; qemu-img check -q sn3.qcow2")
+      try box.run("chainfs unmount mnt")
+      // What the killed daemon had claimed ahead of use may be leaked; nothing may be corrupt.
+      #expect(try [0, 3].contains(box.tryRun("qemu-img check -q sn3.qcow2").status))
       #expect(try box.run("ls -A | grep -c chainfs-job || true") == "0")
     }
   }

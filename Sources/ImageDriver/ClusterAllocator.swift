@@ -172,7 +172,9 @@ final class ClusterAllocator: Sendable {
     var entryBytes = [UInt8](repeating: 0, count: 8)
     BigEndian.store(entry.rawValue, in: &entryBytes, at: 0)
     // Memory must not be newer than the disk: a failed write is made again by the next claim.
-    try write(entryBytes, at: state.tableOffset + UInt64(block) * 8)
+    try storage.replaceTable(
+      [UInt8](repeating: 0, count: 8), with: entryBytes,
+      at: state.tableOffset + UInt64(block) * 8)
     state.table[block] = entry.rawValue
     state.keep(bytes, block: block)
   }
@@ -217,7 +219,7 @@ final class ClusterAllocator: Sendable {
     // old table free.
     try write(tableBytes, at: tableOffset)
     try flush()
-    try write(fields, at: 48)
+    try storage.replaceTable(try read(fields.count, at: 48), with: fields, at: 48)
     try flush()
     let old = state.tableOffset >> clusterBits
     let oldClusters = UInt64(state.table.count / perCluster)

@@ -91,7 +91,7 @@ extension Qcow2Image {
       try storage.writeTable(piece.bytes, at: UInt64(piece.offset))
     }
     try sync()
-    try storage.writeTable(rewrite.flip, at: 0)
+    try storage.replaceTable(Array(cluster[..<rewrite.flip.count]), with: rewrite.flip, at: 0)
     try sync()
     keepBacking(reference)
   }

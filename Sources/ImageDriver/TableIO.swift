@@ -29,6 +29,20 @@ extension BlockStorage {
     if let failure { throw .storage(failure) }
   }
 
+  /// Writes bytes that must not stay there in part: if that fails, `previous` is put back.
+  ///
+  /// A write that fails may have arrived up to any byte, and half an entry names another cluster.
+  func replaceTable(
+    _ previous: [UInt8], with bytes: [UInt8], at offset: UInt64
+  ) throws(ImageError) {
+    do { try writeTable(bytes, at: offset) } catch {
+      do { try writeTable(previous, at: offset) } catch {
+        // The storage takes nothing any more; the caller hears of the first failure.
+      }
+      throw error
+    }
+  }
+
   /// Reads table entries, which are big-endian on disk.
   func readEntries(_ count: Int, at offset: UInt64) throws(ImageError) -> [UInt64] {
     let bytes = try readTable(count * 8, at: offset)

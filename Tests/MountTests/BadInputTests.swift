@@ -135,9 +135,9 @@ extension MountTests {
       let outcome = try box.tryRun(
         """
         qemu-img create -q -f qcow2 a.qcow2 8M
-        mkfifo hold; (echo 'write -q 0 64k'; cat hold) | qemu-io -f qcow2 a.qcow2 &
+        mkfifo hold; (echo 'write 0 64k'; cat hold) | qemu-io -f qcow2 a.qcow2 > written &
         exec 3>hold
-        until qemu-img info a.qcow2 2>&1 | grep -q lock; do :; done
+        until grep -q wrote written; do :; done
         chainfs mount vda=a.qcow2 mnt; status=$?
         exec 3>&-
         wait

@@ -12,13 +12,18 @@ package final class Sandbox {
   }
 
   deinit {
-    // Innermost first: file systems on loop devices, the loop devices, the mounts, their daemons.
+    // In order first: file systems on loop devices, the loop devices, the mounts. What is left is
+    // taken away lazily, with its daemon; a loop device on it could not be told by its path any more.
     let script = """
-      for round in 1 2; do
+      for round in gently gently by-force; do
         awk -v top='\(path)/' 'index($2, top) == 1 { print $2 }' /proc/mounts | sort -r |
         while read -r place; do
+          if [ $round = gently ]; then
+            chainfs unmount "$place" 2>/dev/null || umount -i "$place" 2>/dev/null
+            continue
+          fi
           pid=$(chainfs status --pid "$place" 2>/dev/null)
-          umount "$place" 2>/dev/null || umount -l "$place"
+          umount -i -l "$place"
           [ -z "$pid" ] || kill -9 "$pid" 2>/dev/null
         done
         losetup -nO NAME,BACK-FILE | awk -v top='\(path)/' 'index($2, top) == 1 { print $1 }' |

@@ -10,8 +10,6 @@ package enum ImageError: Error, Sendable, Equatable, CustomStringConvertible {
   case format(path: String, FormatError)
   /// A table of the image at `path` says what cannot be.
   case corrupt(path: String, reason: String)
-  /// Writes stopped when this was found.
-  case stopped(path: String, reason: String)
   /// The image needs what chainfs does not have.
   case unsupported(path: String, feature: String)
   /// The image must be repaired before it is written to.
@@ -26,7 +24,6 @@ package enum ImageError: Error, Sendable, Equatable, CustomStringConvertible {
     switch self {
     case .storage(let cause): cause.kind
     case .format, .corrupt: .corrupt
-    case .stopped: .io
     case .unsupported: .unsupported
     case .needsRepair: .corrupt
     case .readOnly: .readOnly
@@ -41,8 +38,6 @@ package enum ImageError: Error, Sendable, Equatable, CustomStringConvertible {
     case .format(let path, let cause): "\(path): \(cause)"
     case .corrupt(let path, let reason):
       "\(path): the image is corrupt: \(reason); look at it with chainfs check"
-    case .stopped(let path, let reason):
-      "\(path): writes stopped since \(reason)"
     case .unsupported(let path, let feature):
       "\(path): \(feature) is not supported yet; qemu-img convert makes an image without it"
     case .needsRepair(let path, let reason):

@@ -30,7 +30,7 @@ extension Disk {
     if case .data(let host) = extent.mapping {
       // The cluster is there; the file may still have a hole at its place.
       try onStorage { () throws(StorageError) in
-        try image.storage.allocate(at: host, length: extent.length)
+        try image.data.allocate(at: host, length: extent.length)
       }
       return extent.length
     }
@@ -41,7 +41,7 @@ extension Disk {
     case .inPlace(let host, let length):
       // A raw image's hole, or a guest was faster.
       try onStorage { () throws(StorageError) in
-        try image.storage.allocate(at: host, length: length)
+        try image.data.allocate(at: host, length: length)
       }
       return length
     case .allocate(let ticket):
@@ -61,7 +61,7 @@ extension Disk {
       buffer throws(ChainError) in
       try readView(into: &buffer, at: guest.offset, layers)
       try onStorage { () throws(StorageError) in
-        try image.storage.write(buffer.bytes, at: host)
+        try image.data.write(buffer.bytes, at: host)
       }
     }
     // Order: the clusters hold all their bytes before any table can point to them.

@@ -59,7 +59,7 @@ extension Disk {
       } catch {
         failure = error
       }
-      for layer in layers.all { layer.image.storage.close() }
+      for layer in layers.all { layer.image.closeFiles() }
       return nil
     }
     if let failure { throw failure }

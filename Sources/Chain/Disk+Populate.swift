@@ -189,7 +189,7 @@ extension Disk {
       result.skipped += guest.offset.rawValue - position.rawValue
       let from = Int(guest.offset.rawValue - run.offset.rawValue)
       do {
-        try image.storage.write(
+        try image.data.write(
           bytes.extracting(from..<from + Int(guest.length)), at: ticket.host)
       } catch { throw .storage(error) }
       // Order: the clusters hold all their bytes before any table can point to them.

@@ -91,7 +91,7 @@ extension Disk {
         try image.setBacking(reference)
       }
       // Nobody reads from them any more: the gate is held exclusively and the new chain is durable.
-      for layer in layers.backing.layers.dropLast(kept.count) { layer.image.storage.close() }
+      for layer in layers.backing.layers.dropLast(kept.count) { layer.image.closeFiles() }
       return DiskLayers(active: layers.active, writable: image, backing: backing)
     }
   }

@@ -128,7 +128,7 @@ extension Disk {
       try onImage { () throws(ImageError) in try old.close() }
       let backing = try BackingLayers(
         layers: [lower] + layers.backing.layers, version: layers.backing.version + 1)
-      try onStorage { () throws(StorageError) in try old.storage.changeRole(to: .backing) }
+      try onStorage { () throws(StorageError) in try old.changeRole(to: .backing) }
       return DiskLayers(
         active: Layer(id: lower.id.next, image: overlay, path: path, namedAs: nil),
         writable: overlay, backing: backing)

@@ -42,7 +42,7 @@ extension Disk {
       case .inPlace(let host, let length):
         let length = Int(length)
         do {
-          try image.storage.write(bytes.extracting(done..<done + length), at: host)
+          try image.data.write(bytes.extracting(done..<done + length), at: host)
         } catch { throw .storage(error) }
         done += length
       case .allocate(let ticket):
@@ -64,7 +64,7 @@ extension Disk {
     let head = Int(offset.rawValue - guest.offset.rawValue)
     let tail = Int(guest.length) - head - bytes.byteCount
     if head == 0, tail == 0 {
-      do { try image.storage.write(bytes, at: host) } catch { throw .storage(error) }
+      do { try image.data.write(bytes, at: host) } catch { throw .storage(error) }
     } else {
       try ThreadScratch.withBuffer(.cow, byteCount: Int(guest.length)) {
         buffer throws(ChainError) in
@@ -75,7 +75,7 @@ extension Disk {
         part = buffer.slice(head..<head + bytes.byteCount)
         part.copy(bytes)
         try onStorage { () throws(StorageError) in
-          try image.storage.write(buffer.bytes, at: host)
+          try image.data.write(buffer.bytes, at: host)
         }
       }
     }

@@ -56,10 +56,10 @@ final class Layer: Sendable {
     self.namedAs = namedAs
   }
 
-  /// What the layer's file takes on the host.
+  /// What the layer's files take on the host.
   func allocatedBytes() throws(ChainError) -> UInt64 {
     do {
-      return try image.storage.allocatedBytes()
+      return try image.allocatedBytes()
     } catch {
       throw .storage(error)
     }

@@ -57,8 +57,13 @@ package struct BackingReference: Sendable, Equatable {
 
 /// An image file that can be read.
 package protocol Image: AnyObject, Sendable {
-  /// The file's bytes.
+  /// The image file: headers and tables, and what is compressed.
   var storage: any BlockStorage { get }
+  /// Where the bytes of the guest are: the image file itself, or what stands for it.
+  ///
+  /// Host offsets of mappings and tickets are offsets of this. It shares the image file's roles and
+  /// ends with it, see ``changeRole(to:)`` and ``closeFiles()``.
+  var data: any BlockStorage { get }
   /// The path that the image was opened by.
   var path: String { get }
   /// `qcow2` or `raw`.
@@ -84,6 +89,33 @@ package protocol Image: AnyObject, Sendable {
   func read(
     _ mapping: Mapping, skip: Int, into buffer: inout MutableRawSpan
   ) throws(ImageError)
+}
+
+extension Image {
+  /// The guest's bytes are in a file of their own.
+  var hasOwnDataFile: Bool { data.identity != storage.identity }
+
+  /// What the image takes on the host, in bytes.
+  package func allocatedBytes() throws(StorageError) -> UInt64 {
+    let own = try storage.allocatedBytes()
+    return hasOwnDataFile ? own + (try data.allocatedBytes()) : own
+  }
+
+  /// Changes the locks of all files of the image; a conflict leaves everything as it was.
+  package func changeRole(to role: StorageRole) throws(StorageError) {
+    try storage.changeRole(to: role)
+    guard hasOwnDataFile else { return }
+    do throws(StorageError) { try data.changeRole(to: role) } catch {
+      try storage.changeRole(to: role == .active ? .backing : .active)
+      throw error
+    }
+  }
+
+  /// Lets go of all files of the image. Flush first.
+  package func closeFiles() {
+    data.close()
+    storage.close()
+  }
 }
 
 /// What a write may do next.

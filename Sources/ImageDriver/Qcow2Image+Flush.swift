@@ -49,7 +49,10 @@ extension Qcow2Image {
   }
 
   private func sync() throws(ImageError) {
-    do { try storage.flush() } catch { throw .storage(error) }
+    try onStorage { () throws(StorageError) in
+      if hasOwnDataFile { try data.flush() }
+      try storage.flush()
+    }
   }
 
   package func releaseFreed() throws(ImageError) {

@@ -19,6 +19,7 @@ internal import Synchronization
 /// A qcow2 image, open for reading or as the active image of a chain.
 package final class Qcow2Image: WritableImage {
   package let storage: any BlockStorage
+  package let data: any BlockStorage
   package let isReadOnly: Bool
   let geometry: Geometry
   let header: ImageHeader
@@ -41,10 +42,12 @@ package final class Qcow2Image: WritableImage {
 
   /// Opens an image; read-only if its storage is.
   ///
-  /// Reads the header only. Throws for what is not qcow2, breaks the format, needs a feature that is
-  /// not there, or may not be written to in the state it is in.
+  /// `data` is where the guest's bytes are if that is not the image file itself. Reads the header
+  /// only. Throws for what is not qcow2, breaks the format, needs a feature that is not there, or may
+  /// not be written to in the state it is in.
   package init(
-    storage: any BlockStorage, cacheBytes: Int = Qcow2Image.activeCacheBytes
+    storage: any BlockStorage, data: (any BlockStorage)? = nil,
+    cacheBytes: Int = Qcow2Image.activeCacheBytes
   ) throws(ImageError) {
     let path = storage.path
     let header = try ImageHeader.read(from: storage)
@@ -61,6 +64,7 @@ package final class Qcow2Image: WritableImage {
     }
     try header.checkTables(in: storage)
     self.storage = storage
+    self.data = data ?? storage
     self.header = header
     isReadOnly = storage.isReadOnly
     geometry = header.geometry
@@ -102,7 +106,7 @@ package final class Qcow2Image: WritableImage {
     switch mapping {
     case .unallocated, .zero: buffer.fillWithZeroes()
     case .data(let host):
-      do { try storage.readZeroFilled(into: &buffer, at: host + UInt64(skip)) } catch {
+      do { try data.readZeroFilled(into: &buffer, at: host + UInt64(skip)) } catch {
         throw .storage(error)
       }
     case .compressed(let span):

@@ -19,6 +19,7 @@ package final class RawImage: WritableImage {
     virtualSize = (size + 511) & ~511
   }
 
+  package var data: any BlockStorage { storage }
   package var path: String { storage.path }
   package var formatName: String { "raw" }
   package var clusterSize: Int { 64 << 10 }

@@ -70,8 +70,10 @@ package protocol Image: AnyObject, Sendable {
   var formatName: String { get }
   /// The size of the disk that the image shows, in bytes.
   var virtualSize: UInt64 { get }
-  /// The unit of allocation in bytes.
+  /// The unit of the tables in bytes.
   var clusterSize: Int { get }
+  /// The unit in bytes in which clusters are filled: the cluster, or a part of it.
+  var allocationUnit: Int { get }
   /// What the header says about the image below, nil if the image stands alone.
   var backingReference: BackingReference? { get }
   /// Writes are refused.
@@ -122,7 +124,7 @@ extension Image {
 package enum WriteStep: ~Copyable {
   /// Write this many bytes at this place of the file; nothing else has to change.
   case inPlace(HostOffset, UInt64)
-  /// Fill the ticket's clusters, then commit it.
+  /// Fill the ticket's range, then commit it.
   case allocate(WriteTicket)
 }
 
@@ -153,15 +155,16 @@ package protocol WritableImage: Image {
   ///
   /// The step covers at least the first byte. Waits for another writer of the same cluster.
   func beginWrite(_ range: GuestRange) throws(ImageError) -> WriteStep
-  /// Gives a ticket for the first unallocated clusters of `range`, nil if it has none.
+  /// Gives a ticket for the first unallocated bytes of `range`, nil if it has none.
   ///
-  /// `range` starts at a cluster and ends at one or at the end of the disk.
+  /// `range` starts at an allocation unit and ends at one or at the end of the disk. The ticket may
+  /// cover more than what is unallocated, where a cluster has to move.
   func beginPopulate(_ range: GuestRange) throws(ImageError) -> WriteTicket?
-  /// Marks the unallocated clusters of `range` as zero and gives the bytes that were marked.
+  /// Marks the unallocated units of `range` as zero and gives the bytes that were marked.
   func populateZeroes(_ range: GuestRange) throws(ImageError) -> UInt64
   /// Makes the start of `range` read zero by tables alone, and gives how many bytes it did.
   ///
-  /// 0 where a cluster is only touched in part, or the format has no way: write zero bytes there.
+  /// 0 where a unit is only touched in part, or the format has no way: write zero bytes there.
   func writeZeroes(
     _ range: GuestRange, mode: ZeroMode, below: BelowContents
   ) throws(ImageError) -> UInt64

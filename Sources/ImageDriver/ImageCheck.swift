@@ -82,6 +82,9 @@ struct CheckRun {
     if let feature = header.unsupportedFeatures().first {
       throw .unsupported(path: storage.path, feature: feature)
     }
+    if header.geometry.hasExtendedL2 || header.geometry.hasDataFile {
+      throw .unsupported(path: storage.path, feature: "checking this kind of image")
+    }
     self.storage = storage
     geometry = header.geometry
     let size = try onStorage { () throws(StorageError) in try storage.size() }

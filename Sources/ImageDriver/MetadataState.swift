@@ -40,6 +40,8 @@ struct MetadataState: Sendable {
   /// Sectors of the L1 table that are newer than the disk.
   var dirtyL1Sectors: Set<Int> = []
   var cache: SliceCache
+  /// Guest clusters that one slice maps.
+  let clustersPerSlice: Int
   /// Slices that a thread is reading.
   var loadingSlices: Set<UInt64> = []
   /// L1 indexes whose table a thread is making.
@@ -62,7 +64,8 @@ struct MetadataState: Sendable {
   init(geometry: Geometry, cacheBytes: Int) {
     self.geometry = geometry
     cache = SliceCache(
-      entriesPerSlice: min(geometry.clusterSize, 4096) / 8, byteCount: cacheBytes)
+      wordsPerSlice: min(geometry.clusterSize, 4096) / 8, byteCount: cacheBytes)
+    clustersPerSlice = cache.wordsPerSlice / geometry.wordsPerL2Entry
   }
 
   /// A place in a slice, or why there is none.
@@ -76,12 +79,12 @@ struct MetadataState: Sendable {
   }
 
   /// The slice that maps a guest cluster.
-  func slice(of cluster: UInt64) -> UInt64 { cluster / UInt64(cache.entriesPerSlice) }
+  func slice(of cluster: UInt64) -> UInt64 { cluster / UInt64(clustersPerSlice) }
 
   /// The host offset of a slice in its table.
   func sliceOffset(_ slice: UInt64, table: UInt64) -> UInt64 {
-    let slicesPerTable = UInt64(geometry.l2EntriesPerTable / cache.entriesPerSlice)
-    return table + slice % slicesPerTable * UInt64(cache.entriesPerSlice * 8)
+    let slicesPerTable = UInt64(geometry.l2EntriesPerTable / clustersPerSlice)
+    return table + slice % slicesPerTable * UInt64(cache.wordsPerSlice * 8)
   }
 
   /// Somebody reads a slice, makes a table or holds a ticket.
@@ -107,7 +110,7 @@ struct MetadataState: Sendable {
   /// Finds the entry of a guest cluster in memory.
   mutating func place(of cluster: UInt64) -> Place {
     let slice = slice(of: cluster)
-    let position = Int(cluster % UInt64(cache.entriesPerSlice))
+    let position = Int(cluster % UInt64(clustersPerSlice))
     if let slot = cache.slot(of: slice) { return .slot(slot, position: position) }
     let table: UInt64?
     do { table = try l1Entry(of: cluster).table(in: geometry) } catch { return .broken(error) }
@@ -128,9 +131,29 @@ struct MetadataState: Sendable {
     (cluster >> UInt64(geometry.l2Bits) + 1) << UInt64(geometry.l2Bits)
   }
 
-  /// The entry of a cluster in a slot, decoded.
-  func meaning(_ slot: Int, _ position: Int) throws(FormatError) -> L2Meaning {
-    try L2Entry(rawValue: cache.entry(slot, position)).meaning(geometry)
+  /// What the entry of a guest cluster says; `slot` is that of its slice.
+  func layout(_ slot: Int, of cluster: UInt64) throws(FormatError) -> ClusterLayout {
+    let count = geometry.wordsPerL2Entry
+    let word = Int(cluster % UInt64(clustersPerSlice)) * count
+    let first = cache.word(slot, word)
+    let layout = try ClusterLayout(
+      first, count == 2 ? cache.word(slot, word + 1) : 0, geometry)
+    if geometry.hasDataFile, case .cluster(let offset, _) = layout.host,
+      offset != cluster << UInt64(geometry.clusterBits)
+    {
+      throw .corruptEntry(
+        table: "L2", entry: first, reason: "the place in the data file is not the guest offset")
+    }
+    return layout
+  }
+
+  /// Changes the entry of a guest cluster.
+  mutating func setLayout(_ slot: Int, of cluster: UInt64, to layout: ClusterLayout) {
+    let count = geometry.wordsPerL2Entry
+    let word = Int(cluster % UInt64(clustersPerSlice)) * count
+    let (first, second) = layout.words(geometry)
+    cache.setWord(slot, word, to: first)
+    if count == 2 { cache.setWord(slot, word + 1, to: second) }
   }
 
   func isReserved(_ cluster: UInt64) -> Bool {
@@ -138,12 +161,13 @@ struct MetadataState: Sendable {
     return false
   }
 
-  /// Drops the references that an entry held, which has just been replaced.
-  mutating func drop(_ old: L2Meaning, keepingHost kept: UInt64?) {
+  /// Drops the references of a place that an entry named and does not name any more.
+  mutating func drop(_ old: ClusterLayout.Host) {
     switch old {
-    case .unallocated, .zero: break
-    case .data(let offset, _), .zeroPreallocated(let offset, _):
-      if offset == kept { break }
+    case .none: break
+    case .cluster(let offset, _):
+      // Nobody counts the clusters of a data file.
+      if geometry.hasDataFile { break }
       dropped.append(
         HostCluster(index: geometry.clusterIndex(containing: offset), isData: true))
     case .compressed(let location):

@@ -29,7 +29,7 @@ extension Qcow2Image {
       if !work.slices.isEmpty {
         // Order: after the data and refcounts that the entries point to.
         for slice in work.slices {
-          try storage.writeEntries(slice.entries, at: slice.offset)
+          try storage.writeEntries(slice.words, at: slice.offset)
         }
         try sync()
       }
@@ -112,7 +112,7 @@ extension Qcow2Image {
 extension MetadataState {
   /// What one flush writes.
   struct FlushWork: Sendable {
-    var slices: [(slice: UInt64, offset: UInt64, entries: [UInt64])] = []
+    var slices: [(slice: UInt64, offset: UInt64, words: [UInt64])] = []
     var l1Sectors: [(index: Int, entries: [UInt64])] = []
     var dropped: [HostCluster] = []
   }
@@ -126,11 +126,11 @@ extension MetadataState {
   /// Copies all that is newer than the disk.
   mutating func takeDirty() -> FlushWork {
     var work = FlushWork()
-    for (slice, entries) in cache.takeDirty() {
-      let first = slice * UInt64(cache.entriesPerSlice)
+    for (slice, words) in cache.takeDirty() {
+      let first = slice * UInt64(clustersPerSlice)
       let table = L1Entry(rawValue: l1[l1Index(of: first)]).tableOffset
       precondition(table != 0, "a changed slice has no table")
-      work.slices.append((slice, sliceOffset(slice, table: table), entries))
+      work.slices.append((slice, sliceOffset(slice, table: table), words))
     }
     for sector in dirtyL1Sectors.sorted() {
       work.l1Sectors.append((sector, Array(l1[sector * 64..<min(sector * 64 + 64, l1.count)])))

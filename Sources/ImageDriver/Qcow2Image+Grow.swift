@@ -30,7 +30,8 @@ extension Qcow2Image {
     do throws(FormatError) {
       needed = try Geometry(
         version: geometry.version, clusterBits: geometry.clusterBits,
-        refcountOrder: geometry.refcountOrder, virtualSize: size
+        refcountOrder: geometry.refcountOrder, virtualSize: size,
+        hasExtendedL2: geometry.hasExtendedL2, hasDataFile: geometry.hasDataFile
       ).l1EntriesNeeded
     } catch { throw .format(path: path, error) }
     // Order: the tables on disk are complete before the L1 table is copied.
@@ -46,7 +47,7 @@ extension Qcow2Image {
     do throws(ImageError) {
       try storage.writeTable(sector, at: 0)
       try onStorage { () throws(StorageError) in try storage.flush() }
-      let image = try Qcow2Image(storage: storage)
+      let image = try Qcow2Image(storage: storage, data: data)
       try allocator.close()
       if isNew {
         let old = clusters(ofTableAt: header.l1TableOffset, entries: header.l1Size)

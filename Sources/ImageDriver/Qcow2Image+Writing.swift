@@ -21,15 +21,16 @@ extension Qcow2Image {
     try prepareToWrite()
     switch try ask({ $0.planPopulate(range) }) {
     case .reserved(let reservation): return try giveHome(to: reservation)
+    case .reservedInPlace(let reservation, let host): return ticket(reservation, host: host)
     case .nothing: return nil
-    case .inPlace, .reservedInPlace: preconditionFailure("a stream overwrites nothing")
+    case .inPlace: preconditionFailure("a stream overwrites nothing")
     }
   }
 
   package func populateZeroes(_ range: GuestRange) throws(ImageError) -> UInt64 {
     try prepareToWrite()
-    let clusters = state.withLock { $0.clusters(of: range) }
-    return try makeZero(clusters, .populate)
+    let units = state.withLock { $0.units(of: range) }
+    return try makeZero(units, .populate).changedBytes
   }
 
   package func writeZeroes(
@@ -37,52 +38,82 @@ extension Qcow2Image {
   ) throws(ImageError) -> UInt64 {
     try prepareToWrite()
     if !hasZeroClusters, below == .mayHaveData { return 0 }
-    let clusterSize = UInt64(clusterSize)
-    guard range.offset.rawValue % clusterSize == 0 else { return 0 }
+    let unit = UInt64(allocationUnit)
+    guard range.offset.rawValue % unit == 0 else { return 0 }
     // A cluster that is cut by the end of the disk is whole all the same.
     let isTail = range.end.rawValue == virtualSize
     let whole =
-      isTail ? range.end.roundedUp(to: clusterSize) : range.end.roundedDown(to: clusterSize)
+      isTail
+      ? range.end.roundedUp(to: UInt64(clusterSize)) : range.end.roundedDown(to: unit)
     guard whole > range.offset else { return 0 }
-    let clusters = range.offset.rawValue / clusterSize..<whole.rawValue / clusterSize
-    _ = try makeZero(clusters, .zero(mode, below))
-    return min(whole.rawValue, range.end.rawValue) - range.offset.rawValue
+    let first = range.offset.rawValue / unit
+    let seen = try makeZero(first..<whole.rawValue / unit, .zero(mode, below)).seen
+    let done = GuestRange(
+      from: range.offset, to: min(GuestOffset((first + seen) * unit), range.end))
+    if geometry.hasDataFile { try emptyDataFile(done, mode) }
+    return done.length
   }
 
-  /// Changes clusters slice by slice, and gives how many bytes of the disk were changed.
+  /// Changes units slice by slice, and gives how many it got through and what changed.
   private func makeZero(
-    _ clusters: Range<UInt64>, _ change: MetadataState.ZeroChange
-  ) throws(ImageError) -> UInt64 {
-    var first = clusters.lowerBound
-    var changedBytes: UInt64 = 0
-    while first < clusters.upperBound {
-      let done = try ask { $0.makeZero(first..<clusters.upperBound, change) }
-      changedBytes += done.changedBytes
-      first += UInt64(done.seen)
+    _ units: Range<UInt64>, _ change: MetadataState.ZeroChange
+  ) throws(ImageError) -> (seen: UInt64, changedBytes: UInt64) {
+    var total: (seen: UInt64, changedBytes: UInt64) = (0, 0)
+    while total.seen < UInt64(units.count) {
+      let rest = units.lowerBound + total.seen..<units.upperBound
+      let done = try ask { $0.makeZero(rest, change) }
+      if done.seen == 0 { break }
+      total.seen += done.seen
+      total.changedBytes += done.changedBytes
     }
-    return changedBytes
+    return total
+  }
+
+  /// Does to the data file what was done to the tables.
+  ///
+  /// The range has one place there for good, so nothing has to wait for the tables: until they are
+  /// durable they lead to zeroes, or to what a later write put there. A raw one has to read zero by
+  /// itself; for the others space is all that matters.
+  private func emptyDataFile(_ range: GuestRange, _ mode: ZeroMode) throws(ImageError) {
+    if range.isEmpty { return }
+    let start = HostOffset(range.offset.rawValue)
+    if header.isDataFileRaw {
+      try data.makeZero(at: start, length: range.length, mode: mode)
+    } else if mode == .unmap {
+      do { try data.discard(at: start, length: range.length) } catch {
+        // The space stays allocated; the tables say zero.
+        return
+      }
+    }
   }
 
   // MARK: - Tickets
 
   private func ticket(_ reservation: Reservation, host: UInt64) -> WriteTicket {
-    let clusterSize = UInt64(clusterSize)
+    let unit = UInt64(allocationUnit)
+    let units = reservation.units
     let guest = GuestRange(
-      offset: GuestOffset(reservation.firstCluster * clusterSize),
-      length: UInt64(reservation.count) * clusterSize)
+      offset: GuestOffset(units.lowerBound * unit), length: UInt64(units.count) * unit)
     return WriteTicket(owner: self, reservation: reservation, guest: guest, host: HostOffset(host))
   }
 
   private func giveHome(to reservation: Reservation) throws(ImageError) -> WriteTicket {
+    let skip = reservation.units.lowerBound % reservation.subclusters * UInt64(allocationUnit)
+    if geometry.hasDataFile {
+      // Every cluster has its place there.
+      return ticket(
+        reservation,
+        host: reservation.clusters.lowerBound << UInt64(geometry.clusterBits) + skip)
+    }
+    let wanted = reservation.clusters.count
     let run: Range<UInt64>
-    do { run = try claim(upTo: reservation.count) } catch {
+    do { run = try claim(upTo: wanted) } catch {
       state.change { _ = $0.end(reservation) }
       throw error
     }
     let kept =
-      run.count == reservation.count
-      ? reservation : state.change { $0.shorten(reservation, to: run.count) }
-    return ticket(kept, host: run.lowerBound << UInt64(geometry.clusterBits))
+      run.count == wanted ? reservation : state.change { $0.shorten(reservation, to: run.count) }
+    return ticket(kept, host: run.lowerBound << UInt64(geometry.clusterBits) + skip)
   }
 
   /// Points the tables to a ticket's clusters.
@@ -99,9 +130,9 @@ extension Qcow2Image {
 
   /// Ends a ticket that was not used.
   func abandon(_ reservation: Reservation, host: HostOffset) {
-    if reservation.isClaimed {
+    if reservation.isClaimed, !geometry.hasDataFile {
       let first = geometry.clusterIndex(containing: host.rawValue)
-      allocator.giveBack(first..<first + UInt64(reservation.count))
+      allocator.giveBack(first..<first + UInt64(reservation.clusters.count))
     }
     state.change { _ = $0.end(reservation) }
   }
@@ -156,6 +187,9 @@ extension Qcow2Image {
 
   // MARK: - The first write
 
+  /// The features that stay true however the image is written to.
+  var keptAutoclearFeatures: UInt64 { header.isDataFileRaw ? ImageHeader.rawDataFileFeature : 0 }
+
   /// Clears the features that promise what a writer without them breaks.
   func prepareToWrite() throws(ImageError) {
     if isReadOnly { throw .readOnly(path: path) }
@@ -163,7 +197,7 @@ extension Qcow2Image {
     try firstWrite.withLock { _ throws(ImageError) in
       guard needsFirstWrite.load(ordering: .relaxed) else { return }
       // Order: cleared on disk before anything changes that an autoclear feature describes.
-      try storage.writeTable([UInt8](repeating: 0, count: 8), at: 88)
+      try storage.writeEntries([header.autoclearFeatures & keptAutoclearFeatures], at: 88)
       do throws(StorageError) { try storage.flush() } catch { throw .storage(error) }
       needsFirstWrite.store(false, ordering: .releasing)
     }

@@ -63,6 +63,9 @@ package final class Qcow2Image: WritableImage {
       }
     }
     try header.checkTables(in: storage)
+    if header.geometry.hasDataFile, data == nil {
+      throw .unsupported(path: path, feature: "an external data file")
+    }
     self.storage = storage
     self.data = data ?? storage
     self.header = header
@@ -72,13 +75,15 @@ package final class Qcow2Image: WritableImage {
     allocator = ClusterAllocator(storage: storage, header: header)
     backing = Monitor(
       header.backingFile.map { BackingReference(name: $0, format: header.backingFormat) })
-    needsFirstWrite = Atomic(header.autoclearFeatures != 0)
+    let kept = header.isDataFileRaw ? ImageHeader.rawDataFileFeature : 0
+    needsFirstWrite = Atomic(header.autoclearFeatures & ~kept != 0)
   }
 
   package var path: String { storage.path }
   package var formatName: String { "qcow2" }
   package var virtualSize: UInt64 { geometry.virtualSize }
   package var clusterSize: Int { geometry.clusterSize }
+  package var allocationUnit: Int { geometry.subclusterSize }
   package var internalSnapshotCount: Int { header.snapshotCount }
   package var hasZeroClusters: Bool { geometry.hasZeroFlag }
   package var backingReference: BackingReference? { backing.withLock { $0 } }
@@ -181,7 +186,7 @@ package final class Qcow2Image: WritableImage {
   }
 
   private func loadSlice(_ slice: UInt64, at place: UInt64) throws(ImageError) {
-    let count = state.withLock { $0.cache.entriesPerSlice }
+    let count = state.withLock { $0.cache.wordsPerSlice }
     let entries: [UInt64]
     do { entries = try storage.readEntries(count, at: place) } catch {
       state.change { $0.endLoading(slice) }

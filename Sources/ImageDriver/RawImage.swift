@@ -23,6 +23,7 @@ package final class RawImage: WritableImage {
   package var path: String { storage.path }
   package var formatName: String { "raw" }
   package var clusterSize: Int { 64 << 10 }
+  package var allocationUnit: Int { clusterSize }
   package var backingReference: BackingReference? { nil }
   package var isReadOnly: Bool { storage.isReadOnly }
   package var internalSnapshotCount: Int { 0 }
@@ -71,20 +72,8 @@ package final class RawImage: WritableImage {
     _ range: GuestRange, mode: ZeroMode, below: BelowContents
   ) throws(ImageError) -> UInt64 {
     if isReadOnly { throw .readOnly(path: path) }
-    let end = HostOffset(range.end.rawValue)
-    var host = HostOffset(range.offset.rawValue)
-    try onStorage { () throws(StorageError) in
-      guard mode == .unmap else {
-        return try storage.writeZeroes(at: host, length: end - host)
-      }
-      try storage.discard(at: host, length: end - host)
-      // A discard is a wish. Only what is a hole now is known to read zero.
-      while host < end, let data = try storage.nextData(at: host), data < end {
-        let hole = try storage.nextHole(at: data) ?? end
-        host = min(max(hole, data + 1), end)
-        try storage.writeZeroes(at: data, length: host - data)
-      }
-    }
+    try storage.makeZero(
+      at: HostOffset(range.offset.rawValue), length: range.length, mode: mode)
     return range.length
   }
 
@@ -100,6 +89,24 @@ package final class RawImage: WritableImage {
 
   package func close() throws(ImageError) {
     if !isReadOnly { try flush() }
+  }
+}
+
+extension BlockStorage {
+  /// Makes a range read zero, with or without giving its space back.
+  func makeZero(at start: HostOffset, length: UInt64, mode: ZeroMode) throws(ImageError) {
+    let end = start + length
+    var host = start
+    try onStorage { () throws(StorageError) in
+      guard mode == .unmap else { return try writeZeroes(at: host, length: length) }
+      try discard(at: host, length: length)
+      // A discard is a wish. Only what is a hole now is known to read zero.
+      while host < end, let data = try nextData(at: host), data < end {
+        let hole = try nextHole(at: data) ?? end
+        host = min(max(hole, data + 1), end)
+        try writeZeroes(at: data, length: host - data)
+      }
+    }
   }
 }
 

@@ -9,16 +9,16 @@
 //     clean -- change --> dirty -- flush takes a copy --> writing -- written --> clean
 //                           ^------------ change ------------'  (dirty and writing at once)
 //
-// If no slot may go, the caller flushes first. The entries of all slots lie in one array: a lookup
+// If no slot may go, the caller flushes first. The words of all slots lie in one array: a lookup
 // touches no object and allocates nothing.
 
 /// The L2 entries of the active image that are in memory. Used under the image's lock.
 struct SliceCache {
-  /// Entries in one slice.
-  let entriesPerSlice: Int
+  /// Words of 8 bytes in one slice; an entry has one or two.
+  let wordsPerSlice: Int
   /// Slots that the cache may have.
   let capacity: Int
-  private var entries: [UInt64] = []
+  private var words: [UInt64] = []
   private var slots: [Slot] = []
   private var index: [UInt64: Int] = [:]
   private var clockHand = 0
@@ -34,9 +34,9 @@ struct SliceCache {
   }
 
   /// A cache of about `byteCount` bytes, with room for two slices at least.
-  init(entriesPerSlice: Int, byteCount: Int) {
-    self.entriesPerSlice = entriesPerSlice
-    capacity = max(2, byteCount / (entriesPerSlice * 8))
+  init(wordsPerSlice: Int, byteCount: Int) {
+    self.wordsPerSlice = wordsPerSlice
+    capacity = max(2, byteCount / (wordsPerSlice * 8))
   }
 
   /// The slot of a slice, nil if it is not in memory.
@@ -46,12 +46,12 @@ struct SliceCache {
     return slot
   }
 
-  /// The entry at `position` of a slot.
-  func entry(_ slot: Int, _ position: Int) -> UInt64 { entries[slot * entriesPerSlice + position] }
+  /// The word at `position` of a slot.
+  func word(_ slot: Int, _ position: Int) -> UInt64 { words[slot * wordsPerSlice + position] }
 
-  /// Changes an entry and marks its slot as newer than the disk.
-  mutating func setEntry(_ slot: Int, _ position: Int, to value: UInt64) {
-    entries[slot * entriesPerSlice + position] = value
+  /// Changes a word and marks its slot as newer than the disk.
+  mutating func setWord(_ slot: Int, _ position: Int, to value: UInt64) {
+    words[slot * wordsPerSlice + position] = value
     if !slots[slot].isDirty {
       slots[slot].isDirty = true
       dirtyCount += 1
@@ -69,23 +69,23 @@ struct SliceCache {
 
   /// Puts a slice that was read into a slot; false if every slot must stay: flush and try again.
   mutating func insert(_ slice: UInt64, _ content: [UInt64]) -> Bool {
-    precondition(content.count == entriesPerSlice && index[slice] == nil)
+    precondition(content.count == wordsPerSlice && index[slice] == nil)
     guard let slot = freeSlot() else { return false }
     slots[slot] = Slot(slice: slice)
     index[slice] = slot
-    let start = slot * entriesPerSlice
-    for position in 0..<entriesPerSlice { entries[start + position] = content[position] }
+    let start = slot * wordsPerSlice
+    for position in 0..<wordsPerSlice { words[start + position] = content[position] }
     return true
   }
 
   /// Copies the dirty slices, which count as clean and as being written from now on.
-  mutating func takeDirty() -> [(slice: UInt64, entries: [UInt64])] {
-    var taken: [(slice: UInt64, entries: [UInt64])] = []
+  mutating func takeDirty() -> [(slice: UInt64, words: [UInt64])] {
+    var taken: [(slice: UInt64, words: [UInt64])] = []
     guard dirtyCount > 0 else { return taken }
     taken.reserveCapacity(dirtyCount)
     for slot in slots.indices where slots[slot].isDirty {
-      let start = slot * entriesPerSlice
-      taken.append((slots[slot].slice, Array(entries[start..<start + entriesPerSlice])))
+      let start = slot * wordsPerSlice
+      taken.append((slots[slot].slice, Array(words[start..<start + wordsPerSlice])))
       slots[slot].isDirty = false
       slots[slot].isBeingWritten = true
     }
@@ -108,7 +108,7 @@ struct SliceCache {
   private mutating func freeSlot() -> Int? {
     if slots.count < capacity {
       slots.append(Slot(slice: 0))
-      entries.append(contentsOf: repeatElement(0, count: entriesPerSlice))
+      words.append(contentsOf: repeatElement(0, count: wordsPerSlice))
       return slots.count - 1
     }
     // Two rounds: the first may only take marks of use away.

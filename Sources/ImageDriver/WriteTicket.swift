@@ -1,14 +1,17 @@
-// The right to give some guest clusters a new home.
+// The right to give a guest range a home.
 //
 // The image reserved the guest clusters (other writers of them wait) and the host clusters (counted,
-// not yet pointed to). The holder writes every byte of the host run and commits; only then do tables
+// not yet pointed to). The holder writes every byte of the range and commits; only then do tables
 // point there. A ticket that is dropped gives both back, and nothing has changed.
+//
+// With extended L2 entries the range is whole subclusters: it may begin and end inside of a cluster,
+// and what is left of its host clusters stays unused.
 
 package import HostSystem
 
-/// A reservation of whole guest clusters and of the host run that will hold them.
+/// A reservation of guest clusters and of the host run that will hold the range.
 package struct WriteTicket: ~Copyable {
-  /// The guest clusters, whole ones: the last may reach beyond the end of the disk.
+  /// The range to be filled, in whole units of allocation: it may reach beyond the end of the disk.
   package let guest: GuestRange
   /// Where their bytes go, one run of the same length.
   package let host: HostOffset
@@ -23,7 +26,7 @@ package struct WriteTicket: ~Copyable {
     self.host = host
   }
 
-  /// Makes the tables point to the new clusters. All their bytes must have been written.
+  /// Makes the tables point to the range. All its bytes must have been written.
   package consuming func commit() throws(ImageError) {
     guard let owner = owner.take() else { preconditionFailure("a ticket ended twice") }
     try owner.commit(reservation, host: host)
@@ -37,14 +40,17 @@ package struct WriteTicket: ~Copyable {
 
 /// What a ticket holds of the image's state.
 struct Reservation: Sendable, Equatable {
-  /// The first guest cluster, by index.
-  var firstCluster: UInt64
-  /// How many clusters.
-  var count: Int
+  /// What the holder fills: subclusters of the disk, numbered from its start.
+  var units: Range<UInt64>
+  /// The subclusters of a cluster.
+  let subclusters: UInt64
   /// The slice of the L2 table that maps them all; it stays in memory while the ticket lives.
   var slice: UInt64
   /// The host clusters were claimed for the ticket; otherwise they belong to the guest clusters.
   var isClaimed: Bool
 
-  var clusters: Range<UInt64> { firstCluster..<firstCluster + UInt64(count) }
+  /// The guest clusters that other writers keep away from.
+  var clusters: Range<UInt64> {
+    units.lowerBound / subclusters..<(units.upperBound + subclusters - 1) / subclusters
+  }
 }

@@ -51,10 +51,13 @@ extension ImageHeader {
     guard version == 2 || version == 3 else { throw .unsupportedVersion(version) }
     let isVersion3 = version == 3
     try require(isVersion3 ? version3MinimumLength : version2Length, of: bytes)
+    let incompatible = isVersion3 ? BigEndian.uint64(bytes, at: 72) : 0
     let geometry = try Geometry(
       version: Int(version), clusterBits: Int(BigEndian.uint32(bytes, at: 20)),
       refcountOrder: isVersion3 ? Int(BigEndian.uint32(bytes, at: 96)) : 4,
-      virtualSize: BigEndian.uint64(bytes, at: 24))
+      virtualSize: BigEndian.uint64(bytes, at: 24),
+      hasExtendedL2: incompatible & IncompatibleFeature.extendedL2 != 0,
+      hasDataFile: incompatible & IncompatibleFeature.externalDataFile != 0)
     try require(geometry.clusterSize, of: bytes)
     var header = ImageHeader(
       geometry: geometry, l1TableOffset: BigEndian.uint64(bytes, at: 40),
@@ -120,9 +123,6 @@ extension ImageHeader {
       throw .compressionTypeMismatch(type: type, featureBit: featureBit)
     }
     compressionType = method
-    if incompatibleFeatures & IncompatibleFeature.extendedL2 != 0 {
-      try check("cluster_bits with extended L2", UInt64(geometry.clusterBits), in: 14...21)
-    }
   }
 
   private static func backingNameRange(

@@ -90,6 +90,14 @@ extension ImageHeader {
   /// The bit of `compatibleFeatures` that lets a writer postpone refcount updates.
   package static let lazyRefcountsFeature: UInt64 = 1
 
+  /// The bit of `autoclearFeatures` that says that the data file can be used as a raw image.
+  package static let rawDataFileFeature: UInt64 = 1 << 1
+
+  /// True if the external data file reads as the disk does.
+  package var isDataFileRaw: Bool {
+    geometry.hasDataFile && autoclearFeatures & Self.rawDataFileFeature != 0
+  }
+
   /// True if refcounts may be wrong: a writer has to check them first.
   package var isDirty: Bool { incompatibleFeatures & IncompatibleFeature.dirty != 0 }
 
@@ -134,12 +142,6 @@ extension ImageHeader {
     case .none: break
     case .aes: names.append("AES encryption")
     case .luks: names.append("LUKS encryption")
-    }
-    if incompatibleFeatures & IncompatibleFeature.externalDataFile != 0 {
-      names.append("external data file")
-    }
-    if incompatibleFeatures & IncompatibleFeature.extendedL2 != 0 {
-      names.append("extended L2 entries")
     }
     let unknown = incompatibleFeatures & ~IncompatibleFeature.known
     let table = featureNames

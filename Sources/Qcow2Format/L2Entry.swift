@@ -44,6 +44,9 @@ package struct L2Entry: RawRepresentable, Hashable, Sendable {
   /// What the entry says; throws for bits that no writer leaves.
   package func meaning(_ geometry: Geometry) throws(FormatError) -> L2Meaning {
     if isCompressed {
+      guard !geometry.hasDataFile else {
+        throw corrupt("it is compressed in an image with an external data file")
+      }
       return .compressed(CompressedLocation(entry: rawValue, clusterBits: geometry.clusterBits))
     }
     let readsZero = rawValue & EntryBits.zero != 0
@@ -55,6 +58,12 @@ package struct L2Entry: RawRepresentable, Hashable, Sendable {
     }
     guard geometry.offsetInCluster(hostOffset) == 0 else {
       throw corrupt("the host cluster is not aligned")
+    }
+    if geometry.hasDataFile {
+      // The mark tells whether there is a place: offset 0 is one. Nobody else can use it.
+      guard isCopied || hostOffset != 0 else { return readsZero ? .zero : .unallocated }
+      return readsZero
+        ? .zeroPreallocated(hostOffset, copied: true) : .data(hostOffset, copied: true)
     }
     switch (hostOffset, readsZero) {
     case (0, true): return .zero

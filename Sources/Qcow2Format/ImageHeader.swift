@@ -90,6 +90,9 @@ extension ImageHeader {
   /// The bit of `compatibleFeatures` that lets a writer postpone refcount updates.
   package static let lazyRefcountsFeature: UInt64 = 1
 
+  /// Where the incompatible features are in the header, eight bytes in the first sector.
+  package static let incompatibleFeaturesOffset: UInt64 = 72
+
   /// True if refcounts may be wrong: a writer has to check them first.
   package var isDirty: Bool { incompatibleFeatures & IncompatibleFeature.dirty != 0 }
 
@@ -141,8 +144,17 @@ extension ImageHeader {
     if incompatibleFeatures & IncompatibleFeature.extendedL2 != 0 {
       names.append("extended L2 entries")
     }
+    names += unknownFeatures()
+    return names
+  }
+
+  /// The incompatible features that nobody here knows: not even a check can follow such an image.
+  ///
+  /// A bit is called what the image's own feature name table calls it.
+  package func unknownFeatures() -> [String] {
     let unknown = incompatibleFeatures & ~IncompatibleFeature.known
     let table = featureNames
+    var names: [String] = []
     for bit in 0..<64 where unknown & (1 << UInt64(bit)) != 0 {
       let row = table.first { $0.kind == .incompatible && $0.bit == bit && !$0.name.isEmpty }
       names.append(row?.name ?? "unknown incompatible feature bit \(bit)")

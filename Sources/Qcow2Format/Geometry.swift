@@ -13,6 +13,8 @@ package struct Geometry: Sendable, Equatable {
   package let refcountOrder: Int
   /// The size of the disk in bytes, a multiple of 512.
   package let virtualSize: UInt64
+  /// L2 entries have 16 bytes and tell of 32 subclusters.
+  package let hasExtendedL2: Bool
 
   /// The largest L1 table that QEMU opens, in bytes.
   package static let maximumL1TableBytes = 32 << 20
@@ -23,7 +25,8 @@ package struct Geometry: Sendable, Equatable {
 
   /// Checks the numbers; a `virtualSize` that is no multiple of 512 is rounded down as QEMU does.
   package init(
-    version: Int, clusterBits: Int, refcountOrder: Int, virtualSize: UInt64
+    version: Int, clusterBits: Int, refcountOrder: Int, virtualSize: UInt64,
+    hasExtendedL2: Bool = false
   ) throws(FormatError) {
     guard version == 2 || version == 3 else {
       throw .unsupportedVersion(UInt32(truncatingIfNeeded: version))
@@ -37,19 +40,24 @@ package struct Geometry: Sendable, Equatable {
       throw .fieldOutOfRange(
         field: "refcount_order", value: UInt64(max(refcountOrder, 0)), allowed: orders)
     }
+    if hasExtendedL2 {
+      try check("cluster_bits with extended L2", UInt64(clusterBits), in: 14...21)
+    }
+    let l2Bits = clusterBits - (hasExtendedL2 ? 4 : 3)
     let maximumSize =
-      UInt64(Geometry.maximumL1TableBytes / 8) << UInt64(2 * clusterBits - 3)
+      UInt64(Geometry.maximumL1TableBytes / 8) << UInt64(clusterBits + l2Bits)
     try check("size", virtualSize, in: 0...maximumSize)
     self.version = version
     self.clusterBits = clusterBits
     self.refcountOrder = refcountOrder
     self.virtualSize = virtualSize & ~511
+    self.hasExtendedL2 = hasExtendedL2
   }
 
   /// The bytes of one cluster.
   package var clusterSize: Int { 1 << clusterBits }
   /// The base-2 logarithm of the number of entries of an L2 table.
-  package var l2Bits: Int { clusterBits - 3 }
+  package var l2Bits: Int { clusterBits - (hasExtendedL2 ? 4 : 3) }
   /// The number of entries of an L2 table; a table is one cluster.
   package var l2EntriesPerTable: Int { 1 << l2Bits }
   /// The guest bytes that one L2 table maps.

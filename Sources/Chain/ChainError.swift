@@ -16,6 +16,10 @@ package enum ChainError: Error, Sendable {
 
   /// The image that is to be mounted is not qcow2, and nothing said that it is raw.
   case notQcow2(path: String)
+  /// The image that is to be mounted has another program's format.
+  case foreign(path: String, ForeignFormat)
+  /// A backing file has another program's format.
+  case backingForeign(path: String, overlay: String, ForeignFormat)
   /// An overlay names no format and its backing file is not qcow2.
   case formatMissing(backing: String, overlay: String)
   /// An overlay says that its backing file is qcow2, which it is not.
@@ -57,7 +61,7 @@ extension ChainError {
     case .image(let error): error.kind
     case .system(let error): error.kind
     case .notQcow2, .formatMissing, .backingNotQcow2: .invalid
-    case .backingRefused: .unsupported
+    case .backingRefused, .foreign, .backingForeign: .unsupported
     case .backingMissing, .noSuchLayer: .notFound
     case .loop: .loop
     case .tooManyLayers: .tooLarge
@@ -82,6 +86,11 @@ extension ChainError: CustomStringConvertible {
     case .system(let error): error.description
     case .notQcow2(let path):
       "\(path) is not a qcow2 image; write raw:\(path) if it is a raw one"
+    case .foreign(let path, let format): "\(path) is \(format.advice(for: path))"
+    case .backingForeign(let path, let overlay, let format):
+      "\(path), the backing file of \(overlay), is \(format.advice(for: path)), "
+        + "and name that with: qemu-img rebase -u -F qcow2 -b \(ShellWord(path + ".qcow2")) "
+        + "\(ShellWord(overlay))"
     case .formatMissing(let backing, let overlay):
       "\(overlay) does not say which format its backing file \(backing) has, and it is not qcow2; "
         + "if it is raw, say so with: qemu-img rebase -u -F raw -b \(ShellWord(backing)) "
@@ -113,30 +122,6 @@ extension ChainError: CustomStringConvertible {
       "\(string) does not lead from \(overlay) to \(base)"
     case .snapshotRefused(let path, _, let reason): "no snapshot at \(path): \(reason)"
     case .growRefused(let disk, _, let reason): "\(disk) cannot grow: \(reason)"
-    }
-  }
-}
-
-/// A word as a POSIX shell has to be given it.
-private struct ShellWord: CustomStringConvertible {
-  var description: String
-
-  init(_ text: String) {
-    let plain = text.utf8.allSatisfy { byte in
-      switch byte {
-      case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-        UInt8(ascii: "0")...UInt8(ascii: "9"):
-        true
-      default: "/._-+:,=@%".utf8.contains(byte)
-      }
-    }
-    if plain, !text.isEmpty {
-      description = text
-    } else {
-      description =
-        "'"
-        + text.split(separator: "'", omittingEmptySubsequences: false)
-        .joined(separator: "'\\''") + "'"
     }
   }
 }

@@ -156,9 +156,9 @@ extension Disk {
     let name = try BackingName(name: reference.name, format: reference.format, overlay: path)
     let place = PlacePath.resolve(name.path, from: PlacePath.directory(of: path))
     let identity = try onStorage { () throws(StorageError) in try files.identity(of: place) }
-    guard identity == active.image.storage.identity else {
-      throw refusal("its backing file \(reference.name) is not \(active.path)")
-    }
+    guard identity == active.image.storage.identity,
+      name.showsTheSame(as: BackingName(path: place))
+    else { throw refusal("its backing file \(reference.name) is not \(active.path)") }
     if let format = name.format, format.rawValue != active.image.formatName {
       throw refusal("it says that \(active.path) is \(format.rawValue)")
     }

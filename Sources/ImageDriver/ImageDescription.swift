@@ -14,6 +14,8 @@ package struct ImageDescription: Sendable, Equatable {
     package var compression: String
     /// Whether a writer may let refcounts lag.
     package var hasLazyRefcounts: Bool
+    /// Whether L2 entries tell of subclusters.
+    package var hasExtendedL2: Bool
     /// Whether the image is marked corrupt.
     package var isCorrupt: Bool
     /// Whether the image is marked as not closed.
@@ -58,6 +60,7 @@ package struct ImageDescription: Sendable, Equatable {
       version: header.geometry.version, refcountBits: 1 << header.geometry.refcountOrder,
       compression: header.compressionType == .zstd ? "zstd" : "zlib",
       hasLazyRefcounts: header.compatibleFeatures & ImageHeader.lazyRefcountsFeature != 0,
+      hasExtendedL2: header.incompatibleFeatures & ImageHeader.IncompatibleFeature.extendedL2 != 0,
       isCorrupt: header.isCorrupt, isDirty: header.isDirty, snapshotCount: header.snapshotCount,
       unsupportedFeatures: header.unsupportedFeatures())
   }

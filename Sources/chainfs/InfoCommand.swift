@@ -30,7 +30,8 @@ struct Info: ParsableCommand {
       lines += [
         "version: \(qcow2.version)", "refcount bits: \(qcow2.refcountBits)",
         "compression: \(qcow2.compression)", "lazy refcounts: \(qcow2.hasLazyRefcounts)",
-        "corrupt: \(qcow2.isCorrupt)", "internal snapshots: \(qcow2.snapshotCount)",
+        "corrupt: \(qcow2.isCorrupt)", "extended l2: \(qcow2.hasExtendedL2)",
+        "internal snapshots: \(qcow2.snapshotCount)",
       ]
       if qcow2.isDirty { lines.append("dirty: true") }
       if !qcow2.unsupportedFeatures.isEmpty {
@@ -60,12 +61,19 @@ struct Info: ParsableCommand {
     }
     if let qcow2 = image.qcow2 {
       members.append(.init("dirty-flag", .bool(qcow2.isDirty)))
-      let data: [JSONText.Member] = [
+      var data: [JSONText.Member] = [
         .init("compat", .string(qcow2.version == 2 ? "0.10" : "1.1")),
         .init("compression-type", .string(qcow2.compression)),
-        .init("lazy-refcounts", .bool(qcow2.hasLazyRefcounts)),
         .init("refcount-bits", .number(UInt64(qcow2.refcountBits))),
-        .init("corrupt", .bool(qcow2.isCorrupt)),
+      ]
+      if qcow2.version >= 3 {
+        data += [
+          .init("lazy-refcounts", .bool(qcow2.hasLazyRefcounts)),
+          .init("corrupt", .bool(qcow2.isCorrupt)),
+          .init("extended-l2", .bool(qcow2.hasExtendedL2)),
+        ]
+      }
+      data += [
         .init("snapshots", .number(UInt64(qcow2.snapshotCount))),
         .init("unsupported", .array(qcow2.unsupportedFeatures.map { .string($0) })),
       ]

@@ -88,6 +88,12 @@ package struct Geometry: Sendable, Equatable {
   package func clusterStart(containing offset: UInt64) -> UInt64 {
     offset & ~UInt64(clusterSize - 1)
   }
+  /// The indexes of the clusters that hold a byte of an area of the file.
+  package func clusters(of area: FileArea) -> Range<UInt64> {
+    let first = clusterIndex(containing: area.offset)
+    let count = (area.byteCount + UInt64(offsetInCluster(area.offset) + clusterSize - 1))
+    return first..<first + (count >> UInt64(clusterBits))
+  }
   /// The index in the L1 table for a guest offset.
   package func l1Index(_ offset: UInt64) -> Int { Int(offset >> UInt64(clusterBits + l2Bits)) }
   /// The index in its L2 table for a guest offset.

@@ -45,6 +45,8 @@ package struct ImageHeader: Sendable, Equatable {
   package static let maximumBackingFormatBytes = 15
   /// The most internal snapshots that QEMU takes.
   package static let maximumSnapshotCount = 65536
+  /// The longest LUKS header that is read, key slots and all; version 1 has no use for more.
+  package static let maximumEncryptionHeaderBytes: UInt64 = 64 << 20
   /// The length of a version 2 header.
   static let version2Length = 72
   /// The length of the shortest version 3 header, up to the compression type.
@@ -61,6 +63,23 @@ package enum EncryptionMethod: UInt32, Sendable {
   case aes = 1
   /// LUKS.
   case luks = 2
+}
+
+/// A run of bytes of the image file.
+package struct FileArea: Sendable, Equatable {
+  /// Where it begins.
+  package var offset: UInt64
+  /// How long it is.
+  package var byteCount: UInt64
+
+  /// Names a run of bytes.
+  package init(offset: UInt64, byteCount: UInt64) {
+    self.offset = offset
+    self.byteCount = byteCount
+  }
+
+  /// Offset and length in a header extension.
+  static let encodedByteCount = 16
 }
 
 /// How compressed clusters are compressed ("compression_type").
@@ -127,17 +146,25 @@ extension ImageHeader {
     }
   }
 
+  /// Where the LUKS header is, nil unless the image is encrypted with LUKS.
+  ///
+  /// Its clusters are in use as those of a table are, and hold no guest data.
+  package var encryptionHeader: FileArea? {
+    guard encryption == .luks,
+      let data = extensions.last(where: { $0.type == HeaderExtension.encryptionType })?.data,
+      data.count == FileArea.encodedByteCount
+    else { return nil }
+    return FileArea(
+      offset: BigEndian.uint64(data, at: 0), byteCount: BigEndian.uint64(data, at: 8))
+  }
+
   /// What the image asks for and chainfs cannot do: such an image must not be opened at all.
   ///
   /// Names as a user knows them, empty if all is well. An unknown bit is called what the image's
   /// own feature name table calls it.
   package func unsupportedFeatures() -> [String] {
     var names: [String] = []
-    switch encryption {
-    case .none: break
-    case .aes: names.append("AES encryption")
-    case .luks: names.append("LUKS encryption")
-    }
+    if encryption == .aes { names.append("AES encryption") }
     if incompatibleFeatures & IncompatibleFeature.externalDataFile != 0 {
       names.append("external data file")
     }

@@ -55,6 +55,8 @@ struct BackingOptions {
     "cache.direct", "cache.no-flush", "locking", "aio", "lazy-refcounts", "cache-size",
     "l2-cache-size", "refcount-cache-size", "cache-clean-interval", "pass-discard-request",
     "pass-discard-snapshot", "pass-discard-other", "overlap-check",
+    // The name of a secret in QEMU's process; here it is the mount that has the secret.
+    "encrypt.format", "encrypt.key-secret",
   ]
 
   /// Reads the options as one image; `format` is what the overlay's header says beside the name.

@@ -192,8 +192,22 @@ struct ChainOpener {
   private func openQcow2(
     _ storage: any BlockStorage, cacheBytes: Int
   ) throws(ChainError) -> any WritableImage {
+    let data = try guestData(of: storage)
+    return try onImage { () throws(ImageError) in
+      try Qcow2Image(storage: storage, data: data, cacheBytes: cacheBytes)
+    }
+  }
+
+  /// Where an image has the bytes of its guest, nil for the image file itself.
+  private func guestData(of storage: any BlockStorage) throws(ChainError) -> (any BlockStorage)? {
     try onImage { () throws(ImageError) in
-      try Qcow2Image(storage: storage, cacheBytes: cacheBytes)
+      guard try Qcow2Image.isEncrypted(storage) else { return nil }
+      switch configuration.encryptedImages {
+      case .opened(let secret):
+        return EncryptedStorage(storage, cipher: try Qcow2Image.unlock(storage, with: secret))
+      case .tablesOnly: return EncryptedStorage(storage, cipher: nil)
+      case .refused: throw .secretNeeded(path: storage.path)
+      }
     }
   }
 

@@ -28,7 +28,7 @@ package final class SectorCipher: Sendable {
       guard let context = salt.withBytes({ CipherContext(.aes256ECB, key: $0, .encrypt) }) else {
         return nil
       }
-      startValues = context
+      startValues = consume context
     } else {
       startValues = nil
     }
@@ -65,12 +65,15 @@ package final class SectorCipher: Sendable {
     let number = specification.startValue == .plain ? sector & UInt64(UInt32.max) : sector
     var value = InlineArray<16, UInt8>(repeating: 0)
     for index in 0..<8 { value[index] = UInt8(truncatingIfNeeded: number >> (8 * UInt64(index))) }
-    guard case .some(let context) = startValues else { return value }
-    var copy = context.copy()
-    var elements = value.mutableSpan
-    // The value outlives the call; every bit pattern is a byte.
-    var bytes = unsafe elements.mutableBytes
-    copy.apply(startValue: InlineArray(repeating: 0), to: &bytes)
+    switch startValues {
+    case .none: break
+    case .some(let context):
+      var copy = context.copy()
+      var elements = value.mutableSpan
+      // The value outlives the call; every bit pattern is a byte.
+      var bytes = unsafe elements.mutableBytes
+      copy.apply(startValue: InlineArray(repeating: 0), to: &bytes)
+    }
     return value
   }
 }

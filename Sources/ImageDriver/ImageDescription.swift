@@ -1,4 +1,5 @@
 package import BlockIO
+package import Encryption
 internal import HostSystem
 internal import Qcow2Format
 
@@ -22,6 +23,8 @@ package struct ImageDescription: Sendable, Equatable {
     package var isDirty: Bool
     /// How many internal snapshots there are.
     package var snapshotCount: Int
+    /// How the image is encrypted with LUKS, nil if it is not.
+    package var luks: LUKSHeader?
     /// Features that keep the image from being mounted.
     package var unsupportedFeatures: [String]
   }
@@ -42,6 +45,9 @@ package struct ImageDescription: Sendable, Equatable {
   /// `qcow2` or `raw`.
   package var formatName: String { qcow2 == nil ? "raw" : "qcow2" }
 
+  /// The bytes of the disk are encrypted, in whatever way.
+  package private(set) var isEncrypted = false
+
   /// Reads the header of a file; one that does not begin as qcow2 does is described as raw.
   package init(of storage: any BlockStorage) throws(ImageError) {
     path = storage.path
@@ -51,10 +57,19 @@ package struct ImageDescription: Sendable, Equatable {
       return
     }
     let header = try ImageHeader.read(from: storage)
+    isEncrypted = header.encryption != .none
     virtualSize = header.geometry.virtualSize
     clusterSize = header.geometry.clusterSize
     backing = header.backingFile.map {
       BackingReference(name: $0, format: header.backingFormat)
+    }
+    var unsupported = header.unsupportedFeatures()
+    var luks: LUKSHeader?
+    if header.encryption == .luks {
+      do { luks = try Qcow2Image.encryptionHeader(of: storage).header } catch {
+        // The rest can be told all the same.
+        unsupported.append("\(error)")
+      }
     }
     qcow2 = Qcow2(
       version: header.geometry.version, refcountBits: 1 << header.geometry.refcountOrder,
@@ -62,6 +77,7 @@ package struct ImageDescription: Sendable, Equatable {
       hasLazyRefcounts: header.compatibleFeatures & ImageHeader.lazyRefcountsFeature != 0,
       hasExtendedL2: header.incompatibleFeatures & ImageHeader.IncompatibleFeature.extendedL2 != 0,
       isCorrupt: header.isCorrupt, isDirty: header.isDirty, snapshotCount: header.snapshotCount,
-      unsupportedFeatures: header.unsupportedFeatures())
+      luks: luks,
+      unsupportedFeatures: unsupported)
   }
 }

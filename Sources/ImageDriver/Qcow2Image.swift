@@ -54,6 +54,8 @@ package final class Qcow2Image: WritableImage {
     if let feature = header.unsupportedFeatures().first {
       throw .unsupported(path: path, feature: feature)
     }
+    // The bytes in the file are not the guest's: nobody may take them for that.
+    if header.encryption == .luks, !(data is EncryptedStorage) { throw .secretNeeded(path: path) }
     if !storage.isReadOnly {
       if header.isCorrupt {
         throw .needsRepair(path: path, reason: "the image is marked corrupt")

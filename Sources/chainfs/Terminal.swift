@@ -27,6 +27,15 @@ enum Terminal {
     }
   }
 
+  /// A question on standard error, whose answer goes on in its line.
+  static func ask(_ question: String) {
+    do {
+      _ = try FileDescriptor.standardError.writeAll(question.utf8)
+    } catch {
+      // Nobody sees it; the answer is read all the same.
+    }
+  }
+
   /// True where standard output is a terminal.
   static var isInteractive: Bool { isatty(STDOUT_FILENO) == 1 }
 }

@@ -92,7 +92,7 @@ struct LUKSFixture {
     let fixture = try LUKSFixture(
       passphrase: "right", hash: form.hash, mode: form.mode, keyByteCount: form.keyByteCount)
     let header = try fixture.parse()
-    let slot = try #require(header.slots.first(where: \.isActive))
+    let slot = try #require(header.slots.first { $0.isActive })
     for (word, isRight) in [("right", true), ("right\n", false), ("", false)] {
       var bytes = Array(word.utf8)
       let secret = try SecretBytes(passphrase: &bytes)

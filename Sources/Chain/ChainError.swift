@@ -28,6 +28,12 @@ package enum ChainError: Error, Sendable {
   case backingRefused(name: String, overlay: String, reason: String)
   /// An overlay names a file that is not there.
   case backingMissing(path: String, overlay: String)
+  /// An image needs a data file and does not say which.
+  case dataFileRequired(image: String)
+  /// An image names a data file that is not there.
+  case dataFileMissing(path: String, image: String)
+  /// An image names a data file that is not opened.
+  case dataFileRefused(name: String, image: String, reason: String)
   /// A file comes twice in the chain.
   case loop(path: String, overlay: String)
   /// The chain has more layers than are opened.
@@ -62,7 +68,9 @@ extension ChainError {
     case .system(let error): error.kind
     case .notQcow2, .formatMissing, .backingNotQcow2: .invalid
     case .backingRefused, .foreign, .backingForeign: .unsupported
-    case .backingMissing, .noSuchLayer: .notFound
+    case .dataFileRequired: .invalid
+    case .dataFileRefused: .unsupported
+    case .backingMissing, .dataFileMissing, .noSuchLayer: .notFound
     case .loop: .loop
     case .tooManyLayers: .tooLarge
     case .outsideRoot: .notPermitted
@@ -101,13 +109,20 @@ extension ChainError: CustomStringConvertible {
       "the backing file \(name) of \(overlay) is refused: \(reason)"
     case .backingMissing(let path, let overlay):
       "\(overlay) needs the backing file \(path), which does not exist"
+    case .dataFileRequired(let image):
+      "\(image): 'data-file' is required for this image, and its header names none; "
+        + "name it with qemu-img amend"
+    case .dataFileMissing(let path, let image):
+      "\(image) needs the data file \(path), which does not exist"
+    case .dataFileRefused(let name, let image, let reason):
+      "the data file \(name) of \(image) is refused: \(reason)"
     case .loop(let path, let overlay):
       "the backing file \(path) of \(overlay) creates an infinite loop"
     case .tooManyLayers(let limit, let overlay):
       "the chain goes on below \(overlay), but only \(limit) layers are supported; "
         + "shorten it with qemu-img rebase"
     case .outsideRoot(let path, let root):
-      "the backing file \(path) lies outside of \(root), which backing-root allows"
+      "the file \(path) lies outside of \(root), which backing-root allows"
     case .readOnly(let disk): "\(disk) is read-only"
     case .closed(let disk): "\(disk) is closed"
     case .noSuchLayer(let disk, let name, let have):

@@ -35,9 +35,11 @@ struct ChainOpener {
     let isReadOnly = configuration.isReadOnly
     let storage = try openFile(
       path, role: isReadOnly ? .backing : .active, isReadOnly: isReadOnly)
-    let active = try openActive(storage)
+    var seen = ChainFiles()
+    _ = seen.isNew(layer: storage.identity, windows: [])
+    let active = try openActive(storage, &seen)
     var opened = [Opened(image: active, path: path, namedAs: nil)]
-    try openBacking(&opened)
+    try openBacking(&opened, &seen)
     var layers: [Layer] = []
     for (index, one) in opened.enumerated() {
       let id = LayerID(rawValue: UInt32(opened.count - 1 - index))
@@ -48,20 +50,17 @@ struct ChainOpener {
       backing: try BackingLayers(layers: Array(layers.dropFirst()), version: 0))
   }
 
-  /// Which part of which file a layer is.
-  private struct Place: Hashable {
-    var file: StorageIdentity
-    var windows: [BackingName.Window]
-  }
-
   /// Opens an overlay that is put on top of the chain, and nothing below it.
   func openOverlay(_ storage: any BlockStorage) throws(ChainError) -> any WritableImage {
     try checkQcow2(storage)
-    return try openQcow2(storage, cacheBytes: Qcow2Image.activeCacheBytes)
+    var seen = ChainFiles()
+    _ = seen.isNew(layer: storage.identity, windows: [])
+    return try openQcow2(storage, &seen, cacheBytes: Qcow2Image.activeCacheBytes)
   }
 
-  private func openBacking(_ opened: inout [Opened]) throws(ChainError) {
-    var seen: Set<Place> = [Place(file: opened[0].image.storage.identity, windows: [])]
+  private func openBacking(
+    _ opened: inout [Opened], _ seen: inout ChainFiles
+  ) throws(ChainError) {
     var next = try nameBelow(opened[0].image, path: opened[0].path)
     while let (name, string) = next {
       let overlay = opened[opened.count - 1].path
@@ -83,7 +82,7 @@ struct ChainOpener {
             ? .formatMissing(backing: string, overlay: overlay)
             : .backingNotQcow2(path: path, overlay: overlay)
         }
-        image = try openQcow2(storage, cacheBytes: Qcow2Image.layerCacheBytes)
+        image = try openQcow2(storage, &seen, cacheBytes: Qcow2Image.layerCacheBytes)
       }
       opened.append(Opened(image: image, path: path, namedAs: string))
       switch name.below {
@@ -104,7 +103,7 @@ struct ChainOpener {
   }
 
   private func openBackingFile(
-    _ path: String, _ windows: [BackingName.Window], overlay: String, seen: inout Set<Place>
+    _ path: String, _ windows: [BackingName.Window], overlay: String, seen: inout ChainFiles
   ) throws(ChainError) -> any BlockStorage {
     let identity: StorageIdentity
     do {
@@ -114,15 +113,10 @@ struct ChainOpener {
         ? .backingMissing(path: path, overlay: overlay) : .storage(error)
     }
     // Before the file is opened: our own lock on it would be all that one learns.
-    if !seen.insert(Place(file: identity, windows: windows)).inserted {
+    if !seen.isNew(layer: identity, windows: windows) {
       throw .loop(path: path, overlay: overlay)
     }
-    if let root = configuration.backingRoot {
-      let (place, directory) = try onStorage { () throws(StorageError) in
-        (try files.canonicalPath(of: path), try files.canonicalPath(of: root))
-      }
-      if !PlacePath.lies(place, in: directory) { throw .outsideRoot(path: place, root: root) }
-    }
+    try checkRoot(path)
     let storage = try openFile(path, role: .backing, isReadOnly: true)
     // The file that was looked at is the file that was opened.
     if storage.identity != identity {
@@ -130,6 +124,15 @@ struct ChainOpener {
         name: path, overlay: overlay, reason: "another file took its place while it was opened")
     }
     return storage
+  }
+
+  /// Throws unless the file lies where the files of backing layers may lie.
+  func checkRoot(_ path: String) throws(ChainError) {
+    guard let root = configuration.backingRoot else { return }
+    let (place, directory) = try onStorage { () throws(StorageError) in
+      (try files.canonicalPath(of: path), try files.canonicalPath(of: root))
+    }
+    if !PlacePath.lies(place, in: directory) { throw .outsideRoot(path: place, root: root) }
   }
 
   /// Opens the file of a layer.
@@ -180,34 +183,23 @@ struct ChainOpener {
     try onImage { () throws(ImageError) in try Qcow2Image.isQcow2(storage) }
   }
 
-  private func openActive(_ storage: any BlockStorage) throws(ChainError) -> any WritableImage {
+  private func openActive(
+    _ storage: any BlockStorage, _ seen: inout ChainFiles
+  ) throws(ChainError) -> any WritableImage {
     switch configuration.image {
     case .raw: return try openRaw(storage)
     case .qcow2:
       try checkQcow2(storage)
-      return try openQcow2(storage, cacheBytes: Qcow2Image.activeCacheBytes)
+      return try openQcow2(storage, &seen, cacheBytes: Qcow2Image.activeCacheBytes)
     }
   }
 
   private func openQcow2(
-    _ storage: any BlockStorage, cacheBytes: Int
+    _ storage: any BlockStorage, _ seen: inout ChainFiles, cacheBytes: Int
   ) throws(ChainError) -> any WritableImage {
-    let data = try guestData(of: storage)
+    let data = try guestData(of: storage, &seen)
     return try onImage { () throws(ImageError) in
       try Qcow2Image(storage: storage, data: data, cacheBytes: cacheBytes)
-    }
-  }
-
-  /// Where an image has the bytes of its guest, nil for the image file itself.
-  private func guestData(of storage: any BlockStorage) throws(ChainError) -> (any BlockStorage)? {
-    try onImage { () throws(ImageError) in
-      guard try Qcow2Image.isEncrypted(storage) else { return nil }
-      switch configuration.encryptedImages {
-      case .opened(let secret):
-        return EncryptedStorage(storage, cipher: try Qcow2Image.unlock(storage, with: secret))
-      case .tablesOnly: return EncryptedStorage(storage, cipher: nil)
-      case .refused: throw .secretNeeded(path: storage.path)
-      }
     }
   }
 

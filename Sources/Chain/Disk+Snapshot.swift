@@ -150,6 +150,9 @@ extension Disk {
     if layers.all.contains(where: { $0.image.storage.identity == overlay.storage.identity }) {
       throw refusal("it is a layer of this disk already")
     }
+    if layers.all.contains(where: { $0.image.uses(overlay.data.identity) }) {
+      throw refusal("its data file is a file of this disk already")
+    }
     guard let reference = overlay.backingReference else {
       throw refusal("it names no backing file")
     }

@@ -23,6 +23,10 @@ package struct ImageDescription: Sendable, Equatable {
     package var isDirty: Bool
     /// How many internal snapshots there are.
     package var snapshotCount: Int
+    /// The file with the bytes of the guest as the header names it, nil if that is the image itself.
+    package var dataFile: String?
+    /// Whether the data file can be used as a raw image.
+    package var isDataFileRaw: Bool
     /// How the image is encrypted with LUKS, nil if it is not.
     package var luks: LUKSHeader?
     /// Features that keep the image from being mounted.
@@ -63,6 +67,8 @@ package struct ImageDescription: Sendable, Equatable {
     backing = header.backingFile.map {
       BackingReference(name: $0, format: header.backingFormat)
     }
+    let hasDataFile =
+      header.incompatibleFeatures & ImageHeader.IncompatibleFeature.externalDataFile != 0
     var unsupported = header.unsupportedFeatures()
     var luks: LUKSHeader?
     if header.encryption == .luks {
@@ -77,6 +83,8 @@ package struct ImageDescription: Sendable, Equatable {
       hasLazyRefcounts: header.compatibleFeatures & ImageHeader.lazyRefcountsFeature != 0,
       hasExtendedL2: header.incompatibleFeatures & ImageHeader.IncompatibleFeature.extendedL2 != 0,
       isCorrupt: header.isCorrupt, isDirty: header.isDirty, snapshotCount: header.snapshotCount,
+      dataFile: hasDataFile ? header.dataFile ?? "" : nil,
+      isDataFileRaw: hasDataFile && header.autoclearFeatures & 1 << 1 != 0,
       luks: luks,
       unsupportedFeatures: unsupported)
   }

@@ -4,11 +4,6 @@ internal import HostSystem
 internal import Qcow2Format
 
 extension Qcow2Image {
-  /// Whether the guest data of the image in this file is encrypted, so that it needs a secret.
-  package static func isEncrypted(_ storage: any BlockStorage) throws(ImageError) -> Bool {
-    try ImageHeader.read(from: storage).encryption == .luks
-  }
-
   /// Reads the LUKS header of an encrypted image.
   static func encryptionHeader(
     of storage: any BlockStorage

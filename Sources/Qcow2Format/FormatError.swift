@@ -54,7 +54,9 @@ extension FormatError: CustomStringConvertible {
         + " \(available) bytes are left"
     case .encryptionHeader(let reason): "encryption header extension: \(reason)"
     case .nameNotText(let field):
-      "\(field) is not UTF-8 text; set another with qemu-img rebase -u"
+      "\(field) is not UTF-8 text; "
+        + (field == "data file name"
+          ? "set another with qemu-img amend" : "set another with qemu-img rebase -u")
     case .headerFull(let needed, let available):
       "the header needs \(needed) bytes and has room for \(available);"
         + " use a shorter backing file name"

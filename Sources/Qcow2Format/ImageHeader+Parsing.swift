@@ -156,6 +156,11 @@ extension ImageHeader {
       let item = HeaderExtension(
         type: type, data: BigEndian.copy(bytes, offset..<offset + Int(length)))
       if type == HeaderExtension.backingFormatType { try ImageHeader.checkFormat(item.data) }
+      if type == HeaderExtension.dataFileType,
+        String(validating: item.data, as: UTF8.self) == nil
+      {
+        throw .nameNotText(field: "data file name")
+      }
       extensions.append(item)
       offset += item.encodedByteCount - 8
     }

@@ -146,6 +146,13 @@ extension ImageHeader {
     }
   }
 
+  /// The external data file as the header names it, not resolved; nil if it names none.
+  package var dataFile: String? {
+    let last = extensions.last { $0.type == HeaderExtension.dataFileType }
+    let name = last.flatMap { String(validating: $0.data.prefix { $0 != 0 }, as: UTF8.self) }
+    return name == "" ? nil : name
+  }
+
   /// Where the LUKS header is, nil unless the image is encrypted with LUKS.
   ///
   /// Its clusters are in use as those of a table are, and hold no guest data.

@@ -35,6 +35,9 @@ struct Info: ParsableCommand {
         "corrupt: \(qcow2.isCorrupt)", "extended l2: \(qcow2.hasExtendedL2)",
         "internal snapshots: \(qcow2.snapshotCount)",
       ]
+      if let name = qcow2.dataFile {
+        lines += ["data file: \(name)", "data file raw: \(qcow2.isDataFileRaw)"]
+      }
       if let luks = qcow2.luks {
         lines.append(
           "encryption: luks, \(luks.cipher.cipherName)-\(luks.cipher.modeName)-"
@@ -82,6 +85,11 @@ struct Info: ParsableCommand {
           .init("lazy-refcounts", .bool(qcow2.hasLazyRefcounts)),
           .init("corrupt", .bool(qcow2.isCorrupt)),
           .init("extended-l2", .bool(qcow2.hasExtendedL2)),
+        ]
+      }
+      if let name = qcow2.dataFile {
+        data += [
+          .init("data-file", .string(name)), .init("data-file-raw", .bool(qcow2.isDataFileRaw)),
         ]
       }
       data += encryption

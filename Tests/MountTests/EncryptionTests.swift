@@ -132,6 +132,31 @@ extension MountTests {
         """)
     }
 
+    @Test("compressed clusters, and preallocated ones that nobody wrote, read as in QEMU")
+    func oddClusters() throws {
+      let box = try Sandbox()
+      _ = try run(
+        box,
+        """
+        luks a.qcow2 4M
+        io a.qcow2 -c 'write -q -c -P 7 0 64k' -c 'write -q -P 3 64k 64k'
+        OPTIONS=,preallocation=metadata luks b.qcow2 4M
+        for name in a b; do
+          qemu-img convert --object secret,id=s,file=secret --image-opts -O raw \
+            driver=qcow2,encrypt.key-secret=s,file.filename=$name.qcow2 $name.raw
+        done
+        chainfs mount -o secret=secret,growable vda=a.qcow2 vdb=b.qcow2 mnt
+        cmp mnt/vda a.raw; cmp mnt/vdb b.raw
+        truncate -s 8M mnt/vda a.raw
+        for to in mnt/vda a.raw; do
+          echo text | dd of=$to bs=1000 seek=3 conv=notrunc 2>/dev/null
+          echo text | dd of=$to bs=1000 seek=7777 conv=notrunc 2>/dev/null
+        done
+        chainfs unmount mnt
+        compare a.qcow2 a.raw
+        """)
+    }
+
     @Test("a snapshot of an encrypted disk is plain, or an encrypted one that is there already")
     func snapshots() throws {
       let box = try Sandbox()

@@ -66,6 +66,9 @@ struct CheckRun {
   /// Clusters behind the file that the active tables point to all the same.
   var farClusters: Set<UInt64> = []
   var misalignedTables = 0
+  /// An L1 entry that has no more than a mark leads to the header, as QEMU counts it. A repair knows
+  /// better: it leads nowhere, and the mark is taken away.
+  var ignoresBareMarks = false
   let progress: ImageCheck.Progress
 
   /// How many L1 entries lead to an L2 table.

@@ -17,8 +17,11 @@ extension CheckRun {
       if geometry.offsetInCluster(table) != 0 {
         report.addBrokenEntry(.l1Entry(raw, .misaligned))
       }
-      // An entry that only has the mark leads to the header, as QEMU sees it; a repair takes it away.
-      if table == 0 { report.mendableEntries += 1 }
+      if table == 0 {
+        report.mendableEntries += 1
+        report.hasBareMarks = true
+        if ignoresBareMarks { continue }
+      }
       guard reference(table, UInt64(geometry.clusterSize)) else { continue }
       guard tables[table] != nil || canFollow(table) else { continue }
       tables[table, default: TableUse()].all += 1

@@ -35,6 +35,8 @@ package struct CheckReport: Sendable, Equatable {
 
   /// Entries that can be mended without a change of what anybody reads.
   var mendableEntries = 0
+  /// Among them are L1 entries with bits but no table, which make all other counts doubtful.
+  var hasBareMarks = false
   /// Entries that name what is not there. What looks leaked may be what they should name.
   var brokenEntries = 0
   /// Something refers to clusters that are not known. Nothing may be written then.

@@ -51,7 +51,8 @@ package enum ImageError: Error, Sendable, Equatable, CustomStringConvertible {
       "\(path): the image is encrypted; give the file that holds its secret with -o secret=FILE"
     case .encryption(let path, let cause): "\(path): \(cause)"
     case .needsRepair(let path, let reason):
-      "\(path): \(reason); mend it with qemu-img check -r all \(path), or mount it with -o ro"
+      "\(path): \(reason); mend it with chainfs check --repair all \(path), or mount it"
+        + " with -o ro"
     case .readOnly(let path): "\(path): open read-only"
     case .tablesFull(let path): "\(path): the image's refcount table has reached its limit"
     }

@@ -49,19 +49,22 @@ extension Qcow2Image {
     if hasOwnDataFile, try onStorage({ () throws(StorageError) in try data.size() }) < size {
       try onStorage { () throws(StorageError) in try data.truncate(to: size) }
     }
-    var sector = try storage.readTable(512, at: 0)
-    BigEndian.store(size, in: &sector, at: 24)
-    BigEndian.store(UInt32(max(needed, header.l1Size)), in: &sector, at: 36)
-    BigEndian.store(table, in: &sector, at: 40)
     // Order: the table, then the header that points to it, then the old table is free.
     try onStorage { () throws(StorageError) in
       if hasOwnDataFile { try data.flush() }
       try storage.flush()
     }
     do throws(ImageError) {
-      try storage.writeTable(sector, at: 0)
-      try onStorage { () throws(StorageError) in try storage.flush() }
-      let image = try Qcow2Image(storage: storage, data: data)
+      try marks.withHeader { () throws(ImageError) in
+        var sector = try storage.readTable(512, at: 0)
+        BigEndian.store(size, in: &sector, at: 24)
+        BigEndian.store(UInt32(max(needed, header.l1Size)), in: &sector, at: 36)
+        BigEndian.store(table, in: &sector, at: 40)
+        try storage.writeTable(sector, at: 0)
+        try onStorage { () throws(StorageError) in try storage.flush() }
+      }
+      let image = try Qcow2Image(
+        storage: storage, data: data, cacheBytes: Self.activeCacheBytes, marks: marks)
       try allocator.close()
       if isNew {
         let old = clusters(ofTableAt: header.l1TableOffset, entries: header.l1Size)

@@ -45,6 +45,8 @@ extension Qcow2Image {
       isTail ? range.end.roundedUp(to: clusterSize) : range.end.roundedDown(to: clusterSize)
     guard whole > range.offset else { return 0 }
     let clusters = range.offset.rawValue / clusterSize..<whole.rawValue / clusterSize
+    // A crash leaves what was freed and is not counted down yet.
+    try marks.setDirty()
     _ = try makeZero(clusters, .zero(mode, below))
     return min(whole.rawValue, range.end.rawValue) - range.offset.rawValue
   }
@@ -107,15 +109,18 @@ extension Qcow2Image {
   }
 
   func claim(upTo count: Int) throws(ImageError) -> Range<UInt64> {
-    try allocator.claim(upTo: count) { run in
-      // Lock: allocator, then the tables.
-      state.withLock { state in
-        state.l1.contains { entry in
-          let table = L1Entry(rawValue: entry).tableOffset
-          return table != 0 && run.contains(geometry.clusterIndex(containing: table))
+    try marks.setDirty()
+    do {
+      return try allocator.claim(upTo: count) { run in
+        // Lock: allocator, then the tables.
+        state.withLock { state in
+          state.l1.contains { entry in
+            let table = L1Entry(rawValue: entry).tableOffset
+            return table != 0 && run.contains(geometry.clusterIndex(containing: table))
+          }
         }
       }
-    }
+    } catch { throw noted(error) }
   }
 
   // MARK: - L2 tables
@@ -159,6 +164,9 @@ extension Qcow2Image {
   /// Clears the features that promise what a writer without them breaks.
   func prepareToWrite() throws(ImageError) {
     if isReadOnly { throw .readOnly(path: path) }
+    if let corruption = marks.corruption {
+      throw .needsRepair(path: path, reason: "the image was found corrupt (\(corruption))")
+    }
     guard needsFirstWrite.load(ordering: .acquiring) else { return }
     try firstWrite.withLock { _ throws(ImageError) in
       guard needsFirstWrite.load(ordering: .relaxed) else { return }

@@ -5,6 +5,7 @@ struct DamagedForm: Sendable {
   var name: String
   var script: String
   var hasSnapshots = false
+  var isEncrypted = false
 
   static let megabytes = 2
 
@@ -57,6 +58,24 @@ struct DamagedForm: Sendable {
       qemu-img bitmap --add image b1; qemu-img bitmap --add -g 512 image b2
 
       """ + fill)
+  /// How QEMU's tools name the image, with the secret if it needs one.
+  var source: String {
+    isEncrypted
+      ? "--object secret,id=s,data=word --image-opts"
+        + " driver=qcow2,encrypt.key-secret=s,file.filename=image"
+      : "-f qcow2 image"
+  }
+
+  static let encrypted = DamagedForm(
+    name: "encrypted",
+    script: """
+      secret="--object secret,id=s,data=word"
+      qemu-img create -q $secret -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s \\
+        -o encrypt.iter-time=10,cluster_size=4096 image 2M
+      qemu-io $secret --image-opts driver=qcow2,encrypt.key-secret=s,file.filename=image \\
+        -c 'write -q -P 1 0 300k' -c 'write -q -z 64k 64k' >/dev/null
+
+      """, isEncrypted: true)
   static let bits1 = created("1-bit refcounts", "cluster_size=512,refcount_bits=1")
 
   static let all = [
@@ -71,6 +90,6 @@ struct DamagedForm: Sendable {
       script: text
         + "qemu-img convert -c -O qcow2 -o cluster_size=16k,compression_type=zstd base image\n"),
     created("lazy refcounts", "lazy_refcounts=on,cluster_size=4096"), bitmaps, subclusters,
-    compressedSubclusters, dataFile,
+    compressedSubclusters, dataFile, encrypted,
   ]
 }

@@ -25,7 +25,7 @@ struct DamagedImageTests {
     func put(_ bytes: Data) throws { try bytes.write(to: URL(fileURLWithPath: path)) }
 
     func qemu() throws -> CheckCounts? {
-      let result = try box.tryRun("qemu-img check -f qcow2 --output=json image")
+      let result = try box.tryRun("qemu-img check --output=json \(form.source)")
       return CheckCounts(json: result.output)
     }
 
@@ -43,7 +43,10 @@ struct DamagedImageTests {
       for source in form.hasSnapshots ? ["", "-l snapshot.name=one"] : [""] {
         // An image that QEMU does not open has nothing that can be read.
         let result = try box.tryRun(
-          "rm -f raw; qemu-img convert --salvage -f qcow2 -O raw \(source) image raw || rm -f raw")
+          """
+          rm -f raw
+          qemu-img convert --salvage -O raw \(source) \(form.source) raw || rm -f raw
+          """)
         let place = URL(fileURLWithPath: box.path + "/raw")
         guard let bytes = try? Data(contentsOf: place) else {
           all.append((Data(), []))
@@ -105,6 +108,18 @@ struct DamagedImageTests {
         return
       }
     }
+  }
+
+  // MARK: - Damage with a name
+
+  @Test("damage is counted as QEMU counts it, and mended where it can be", arguments: Damage.all)
+  func damaged(_ damage: Damage) throws {
+    let bench = try Bench(damage.form)
+    var image = ImageBytes(bytes: bench.bytes)
+    damage.change(&image)
+    let isSound = try judge(bench, image, damage.testDescription)
+    #expect(isSound == damage.isMendable)
+    #expect(Damage.all.count >= 50)
   }
 
   // MARK: - Bits that flip

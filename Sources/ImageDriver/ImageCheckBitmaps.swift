@@ -11,7 +11,8 @@ extension CheckRun {
     guard header.autoclearFeatures & Self.bitmapsFeature != 0,
       let item = header.extensions.first(where: { $0.type == HeaderExtension.bitmapsType })
     else { return }
-    guard item.data.count >= 24 else { return addBrokenBitmaps("the extension is too short") }
+    guard item.data.count == 24 else { return addBrokenBitmaps("the extension is not 24 bytes") }
+    let count = Int(BigEndian.uint32(item.data, at: 0))
     let size = BigEndian.uint64(item.data, at: 8)
     let offset = BigEndian.uint64(item.data, at: 16)
     guard size <= Self.maximumBitmapDirectoryBytes else {
@@ -20,11 +21,13 @@ extension CheckRun {
     guard reference(offset, size) else { return addBrokenBitmaps("there is no directory") }
     let directory = try readBytes(Int(size), at: offset)
     var position = 0
+    var found = 0
     while position < directory.count {
       guard let bitmap = bitmapTable(directory, at: position) else {
         return addBrokenBitmaps("directory entry at \(position) is not valid")
       }
       position = bitmap.end
+      found += 1
       guard reference(bitmap.offset, UInt64(bitmap.size) * 8) else { continue }
       for entry in try readEntries(bitmap.size, at: bitmap.offset) where entry != 0 {
         let host = L1Entry(rawValue: entry & ~1).tableOffset
@@ -38,6 +41,7 @@ extension CheckRun {
         }
       }
     }
+    if found != count { addBrokenBitmaps("the directory has \(found) entries, not \(count)") }
   }
 
   /// The autoclear bit that says that the bitmaps are valid.
@@ -67,10 +71,17 @@ extension CheckRun {
     let nameLength = Int(BigEndian.uint16(directory, at: position + 18))
     let extraLength = Int(BigEndian.uint32(directory, at: position + 20))
     let end = (position + 24 + extraLength + nameLength + 7) & ~7
-    guard end <= directory.count, (1...1023).contains(nameLength), offset != 0,
+    let flags = BigEndian.uint32(directory, at: position + 12)
+    let granularity = UInt64(directory[position + 17])
+    guard end <= directory.count, (1...1023).contains(nameLength), extraLength == 0, offset != 0,
       geometry.offsetInCluster(offset) == 0, size > 0,
-      size <= Self.maximumBitmapBytes >> geometry.clusterBits
+      size <= Self.maximumBitmapBytes >> geometry.clusterBits,
+      flags & ~3 == 0, directory[position + 16] == 1, (9...31).contains(granularity)
     else { return nil }
+    // One that is in use may be left from another size of the disk.
+    let bits = (geometry.virtualSize + (1 << granularity - 1)) >> granularity
+    let clusters = (bits + UInt64(geometry.clusterSize * 8 - 1)) >> UInt64(geometry.clusterBits + 3)
+    guard flags & 1 == 1 || UInt64(size) == clusters else { return nil }
     return (offset, size, end)
   }
 }

@@ -81,6 +81,7 @@ struct CheckRun {
     var offset: UInt64
     var entries: [UInt64]
     var isActive: Bool
+    var isInFile: Bool
   }
 
   init(

@@ -75,6 +75,7 @@ extension CheckRun {
   }
 
   private func isNothingElse(_ table: L1Table) -> Bool {
+    if !table.isInFile { return false }
     let first = geometry.clusterIndex(containing: table.offset)
     let last = geometry.clusterIndex(containing: table.offset + UInt64(table.entries.count * 8 - 1))
     return first != 0 && (first...last).allSatisfy { counts[$0] == 1 }

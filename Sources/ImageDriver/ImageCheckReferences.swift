@@ -7,9 +7,14 @@ internal import Qcow2Format
 extension CheckRun {
   /// Counts an L1 table and remembers the L2 tables that it leads to.
   mutating func countL1(at offset: UInt64, _ size: Int, isActive: Bool) throws(ImageError) {
-    guard size > 0, reference(offset, UInt64(size) * 8) else { return }
-    let entries = try readEntries(size, at: offset)
-    l1Tables.append(L1Table(offset: offset, entries: entries, isActive: isActive))
+    guard size > 0 else { return }
+    let isInFile = reference(offset, UInt64(size) * 8)
+    guard offset < fileLength else { return }
+    // Of a table that leaves the file, QEMU follows what is there.
+    let count = min(UInt64(size), (fileLength - offset) / 8)
+    let entries = try readEntries(Int(count), at: offset)
+    l1Tables.append(
+      L1Table(offset: offset, entries: entries, isActive: isActive, isInFile: isInFile))
     for raw in entries where raw != 0 {
       let entry = L1Entry(rawValue: raw)
       let table = entry.tableOffset

@@ -46,10 +46,13 @@ struct Layer {
 let layers = [
   Layer(name: "HostSystem", imports: ["CHost"]),
   Layer(name: "Qcow2Format", imports: ["CZlib", "CZstd"]),
+  Layer(name: "Encryption", imports: ["CCrypto", "HostSystem"]),
   Layer(name: "Fuse", imports: ["CFuse", "HostSystem"]),
   Layer(name: "BlockIO", imports: ["HostSystem"], libraries: [filePaths]),
-  Layer(name: "ImageDriver", imports: ["Qcow2Format", "BlockIO", "HostSystem"]),
-  Layer(name: "Chain", imports: ["ImageDriver", "BlockIO", "HostSystem"], libraries: [filePaths]),
+  Layer(name: "ImageDriver", imports: ["Qcow2Format", "Encryption", "BlockIO", "HostSystem"]),
+  Layer(
+    name: "Chain", imports: ["ImageDriver", "Encryption", "BlockIO", "HostSystem"],
+    libraries: [filePaths]),
   Layer(name: "Jobs", imports: ["Chain", "HostSystem"]),
   Layer(name: "Control", imports: ["Jobs", "Chain", "HostSystem"]),
   Layer(
@@ -63,6 +66,7 @@ let suites = ["MountTests", "ConformanceTests", "HouseRulesTests"]
 let systemTargets: [Target] = [
   .target(name: "CHost"),
   .systemLibrary(name: "CFuse", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
+  .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
   .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
   .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
 ]
@@ -70,8 +74,8 @@ let systemTargets: [Target] = [
 let program: Target = .executableTarget(
   name: "chainfs",
   dependencies: [
-    "Filesystem", "Control", "Chain", "ImageDriver", "BlockIO", "Fuse", "HostSystem", "CHost",
-    argumentParser, logging, filePaths,
+    "Filesystem", "Control", "Chain", "ImageDriver", "Encryption", "BlockIO", "Fuse", "HostSystem",
+    "CHost", argumentParser, logging, filePaths,
   ],
   swiftSettings: settings)
 

@@ -19,6 +19,8 @@ package enum ThreadScratch {
     case bounce = 2
     /// Compressed bytes, or what becomes of them.
     case inflate = 3
+    /// Bytes that are encrypted on their way to the disk, or decrypted on their way from it.
+    case cipher = 4
   }
 
   /// The alignment of every buffer.

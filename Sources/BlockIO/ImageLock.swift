@@ -119,7 +119,7 @@ extension StorageError {
     switch self {
     case .system(_, let cause):
       cause.call == "fcntl" && [EINVAL, EOPNOTSUPP, ENOLCK, ENOSYS].contains(cause.number)
-    case .locked, .truncated, .readOnly, .flushFailed, .outOfRange, .notAFile: false
+    case .locked, .truncated, .readOnly, .flushFailed, .outOfRange, .encrypted, .notAFile: false
     }
   }
 }

@@ -14,6 +14,8 @@ package enum StorageError: Error, Sendable, Equatable, CustomStringConvertible {
   case flushFailed(path: String, SystemError)
   /// An offset, with the length behind it, is beyond what a file can hold.
   case outOfRange(path: String, offset: HostOffset, length: UInt64)
+  /// The bytes at `path` are encrypted, and there is no key for them.
+  case encrypted(path: String)
   /// What is at `path` is neither a regular file nor a block device.
   case notAFile(path: String)
 
@@ -26,6 +28,7 @@ package enum StorageError: Error, Sendable, Equatable, CustomStringConvertible {
     case .readOnly: .readOnly
     case .flushFailed: .io
     case .outOfRange: .tooLarge
+    case .encrypted: .accessDenied
     case .notAFile: .invalid
     }
   }
@@ -35,7 +38,7 @@ package enum StorageError: Error, Sendable, Equatable, CustomStringConvertible {
     switch self {
     case .system(let path, _), .locked(let path, _), .truncated(let path, _, _, _),
       .readOnly(let path), .flushFailed(let path, _), .outOfRange(let path, _, _),
-      .notAFile(let path):
+      .encrypted(let path), .notAFile(let path):
       path
     }
   }
@@ -52,6 +55,7 @@ package enum StorageError: Error, Sendable, Equatable, CustomStringConvertible {
       "\(path): an earlier flush failed (\(cause)), writes may be lost"
     case .outOfRange(let path, let offset, let length):
       "\(path): \(length) bytes at \(offset) are beyond the largest file"
+    case .encrypted(let path): "\(path): the data is encrypted, and was opened without its secret"
     case .notAFile(let path): "\(path): not a regular file or block device"
     }
   }

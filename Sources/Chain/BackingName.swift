@@ -1,4 +1,4 @@
-internal import FoundationEssentials
+internal import ImageDriver
 
 // What an overlay's header may say about the image below it.
 //
@@ -8,21 +8,30 @@ internal import FoundationEssentials
 //
 //     base.qcow2  ../base.raw  /images/base     a path; relative ones resolve from the overlay
 //     file:/images/base                         the same, with QEMU's prefix for plain files
-//     json:{"driver":"qcow2","file":{...}}      QEMU's options, nested or dotted, raw and qcow2 only
+//     json:{"driver":"qcow2","file":{...}}      QEMU's options, nested or dotted, raw and qcow2 only;
+//                                               raw may show a window of its file
 //     nbd://...  rbd:...  anything:...          refused: only files are opened
 //
 // As in QEMU a name has a protocol if a colon comes before its first slash; `./a:b` is a file.
 
 /// A backing image as an overlay names it, taken apart and checked, but not opened.
-struct BackingName: Equatable {
+struct BackingName: Equatable, Sendable {
   /// How the bytes of the file are to be understood.
-  enum Format: String, Equatable {
+  enum Format: String, Equatable, Sendable {
     case qcow2
     case raw
   }
 
+  /// A part of a file, as QEMU's raw driver shows it with `offset` and `size`.
+  struct Window: Hashable, Sendable {
+    /// Where it starts.
+    var offset: UInt64
+    /// How long it is; to the end of the file if nothing is said.
+    var size: UInt64?
+  }
+
   /// What is below the named image.
-  indirect enum Below: Equatable {
+  indirect enum Below: Equatable, Sendable {
     /// What its own header names.
     case asItsHeaderSays
     /// Nothing, whatever its header names (`"backing": null`).
@@ -35,8 +44,15 @@ struct BackingName: Equatable {
   var path: String
   /// The format that was named, if one was.
   var format: Format?
+  /// Which part of the file the image is: each a part of the one before, none for the whole file.
+  var windows: [Window] = []
   /// Where the chain goes on.
   var below = Below.asItsHeaderSays
+
+  /// Whether another name shows the same if both lead to the same file.
+  func showsTheSame(as other: BackingName) -> Bool {
+    windows == other.windows && below == other.below
+  }
 }
 
 extension BackingName {
@@ -44,14 +60,15 @@ extension BackingName {
   ///
   /// - Parameter overlay: the path of the overlay, for the sentence of a refusal.
   init(name: String, format: String?, overlay: String) throws(ChainError) {
-    let named = try Self.format(format, of: name, overlay: overlay)
     let scheme = Self.scheme(of: name)
     switch scheme {
     case nil:
-      self.init(path: name, format: named)
+      self.init(path: name, format: try Self.format(format, of: name, overlay: overlay))
     case "file":
-      self.init(path: String(name.dropFirst("file:".count)), format: named)
+      let path = String(name.dropFirst("file:".count))
+      self.init(path: path, format: try Self.format(format, of: path, overlay: overlay))
     case "json":
+      let named = try Self.format(format, of: name, overlay: overlay)
       let text = String(name.dropFirst("json:".count))
       self = try BackingOptions(json: text, name: name, overlay: overlay).backing(format: named)
     case .some(let scheme):
@@ -72,172 +89,22 @@ extension BackingName {
   }
 
   /// The format with this name; QEMU writes `file` for an image that it used without any format.
+  ///
+  /// - Parameter path: the file, for the sentence of a refusal.
   static func format(
-    _ format: String?, of name: String, overlay: String
+    _ format: String?, of path: String, overlay: String
   ) throws(ChainError) -> Format? {
     switch format {
     case nil, "": nil
     case "qcow2": .qcow2
     case "raw", "file": .raw
     case .some(let other):
+      if let foreign = ForeignFormat(rawValue: other) {
+        throw .backingForeign(path: path, overlay: overlay, foreign)
+      }
       throw .backingRefused(
-        name: name, overlay: overlay, reason: "format \(other) is not supported, only qcow2 and raw"
+        name: path, overlay: overlay, reason: "format \(other) is not supported, only qcow2 and raw"
       )
-    }
-  }
-}
-
-/// The options of a `json:` name, with nested objects written as dotted keys, as QEMU reads them.
-private struct BackingOptions {
-  var values: [String: JSONScalar] = [:]
-  var name: String
-  var overlay: String
-
-  init(json: String, name: String, overlay: String) throws(ChainError) {
-    self.name = name
-    self.overlay = overlay
-    let tree: JSONTree
-    do {
-      tree = try JSONDecoder().decode(JSONTree.self, from: Data(json.utf8))
-    } catch {
-      throw .backingRefused(name: name, overlay: overlay, reason: "it is not valid JSON")
-    }
-    guard case .object(let members) = tree else {
-      throw .backingRefused(name: name, overlay: overlay, reason: "it is not a JSON object")
-    }
-    try flatten(members, prefix: "", depth: 0)
-  }
-
-  private init(values: [String: JSONScalar], name: String, overlay: String) {
-    self.values = values
-    self.name = name
-    self.overlay = overlay
-  }
-
-  private mutating func flatten(
-    _ members: [String: JSONTree], prefix: String, depth: Int
-  ) throws(ChainError) {
-    // A name has at most 1023 bytes; the bound is for the stack, not for any real chain.
-    if depth > 64 { throw refusal("it is nested too deeply") }
-    for (key, value) in members {
-      let full = prefix + key
-      switch value {
-      case .object(let inner): try flatten(inner, prefix: full + ".", depth: depth + 1)
-      case .array: throw refusal("option \(full) is not supported")
-      case .scalar(let scalar):
-        if values.updateValue(scalar, forKey: full) != nil {
-          throw refusal("option \(full) is given twice")
-        }
-      }
-    }
-  }
-
-  private func refusal(_ reason: String) -> ChainError {
-    .backingRefused(name: name, overlay: overlay, reason: reason)
-  }
-
-  // Options of QEMU that choose caching, locking or names for management and never change a byte.
-  private static let harmless: Set<String> = [
-    "node-name", "read-only", "auto-read-only", "force-share", "discard", "detect-zeroes",
-    "cache.direct", "cache.no-flush", "locking", "aio", "lazy-refcounts", "cache-size",
-    "l2-cache-size", "refcount-cache-size", "cache-clean-interval", "pass-discard-request",
-    "pass-discard-snapshot", "pass-discard-other", "overlap-check",
-  ]
-
-  /// Reads the options as one image; `format` is what the overlay's header says beside the name.
-  func backing(format: BackingName.Format?) throws(ChainError) -> BackingName {
-    var rest = values
-    var below: [String: JSONScalar] = [:]
-    for (key, value) in values where key.hasPrefix("backing.") {
-      below[String(key.dropFirst("backing.".count))] = value
-      rest[key] = nil
-    }
-    let driver = try string(rest.removeValue(forKey: "driver"), "driver")
-    // `{"driver":"file","filename":...}` is a file used without a format, so its bytes are raw.
-    let isBare = driver == "file"
-    if !isBare,
-      let protocolName = try string(rest.removeValue(forKey: "file.driver"), "file.driver"),
-      protocolName != "file"
-    {
-      throw refusal("driver \(protocolName) is not supported, only files can be backing images")
-    }
-    let pathKey = isBare ? "filename" : "file.filename"
-    guard let path = try string(rest.removeValue(forKey: pathKey), pathKey) else {
-      throw refusal("it holds no \(pathKey)")
-    }
-    var result = BackingName(path: path, format: format)
-    if let named = try BackingName.format(driver, of: name, overlay: overlay) {
-      if let format, format != named {
-        throw refusal("its driver \(named.rawValue) contradicts the format \(format.rawValue)")
-      }
-      result.format = named
-    }
-    switch rest.removeValue(forKey: "backing") {
-    case nil: break
-    case .null: result.below = .nothing
-    case .string, .other: throw refusal("option backing is not supported in this form")
-    }
-    if !below.isEmpty {
-      let options = BackingOptions(values: below, name: name, overlay: overlay)
-      result.below = .image(try options.backing(format: nil))
-    }
-    if case .other("0") = rest["offset"] { rest["offset"] = nil }
-    for key in rest.keys.sorted() {
-      let plain = key.hasPrefix("file.") ? String(key.dropFirst("file.".count)) : key
-      if !Self.harmless.contains(plain) { throw refusal("option \(key) is not supported") }
-    }
-    return result
-  }
-
-  private func string(_ value: JSONScalar?, _ key: String) throws(ChainError) -> String? {
-    switch value {
-    case nil: return nil
-    case .string(let text): return text
-    case .null, .other: throw refusal("option \(key) is not a string")
-    }
-  }
-}
-
-private enum JSONScalar: Equatable {
-  case string(String)
-  case null
-  case other(String)
-}
-
-private enum JSONTree: Decodable {
-  case object([String: JSONTree])
-  case array
-  case scalar(JSONScalar)
-
-  init(from decoder: any Decoder) throws {
-    if let members = try Self.attempt({ try [String: JSONTree](from: decoder) }) {
-      self = .object(members)
-      return
-    }
-    if try Self.attempt({ try decoder.unkeyedContainer() }) != nil {
-      self = .array
-      return
-    }
-    let value = try decoder.singleValueContainer()
-    if value.decodeNil() {
-      self = .scalar(.null)
-    } else if let text = try Self.attempt({ try value.decode(String.self) }) {
-      self = .scalar(.string(text))
-    } else if let flag = try Self.attempt({ try value.decode(Bool.self) }) {
-      self = .scalar(.other(flag ? "true" : "false"))
-    } else {
-      self = .scalar(.other(String(try value.decode(Int64.self))))
-    }
-  }
-
-  /// The value, or nil if the JSON holds another type here; anything else is bad JSON.
-  private static func attempt<Value>(_ read: () throws -> Value) throws -> Value? {
-    do {
-      return try read()
-    } catch DecodingError.typeMismatch {
-      return nil
-    } catch DecodingError.valueNotFound {
-      return nil
     }
   }
 }

@@ -13,7 +13,9 @@ internal import HostSystem
 //     3  the same with symbolic links resolved, for directories that are reached through one
 //     4  the absolute path
 //
-// Nothing is written before one of them holds.
+// Nothing is written before one of them holds. A string that says more than a file, a window of one
+// or what lies below it, keeps saying that: then candidates are the string itself and QEMU's `json:`
+// form with the absolute path, since QEMU resolves a relative one in it from its working directory.
 
 /// Finds and checks the string that goes into the header of the active image.
 struct BackingString {
@@ -25,6 +27,8 @@ struct BackingString {
   var basePath: String
   /// What the layer above the base calls it.
   var namedAs: String?
+  /// The format of the base.
+  var format: String
   var files: any ImageFiles
 
   /// Checks a string that somebody asked for.
@@ -47,9 +51,11 @@ struct BackingString {
     let absolute = try onStorage { () throws(StorageError) in
       try files.absolutePath(of: basePath)
     }
-    guard let namedAs else { return [absolute] }
-    let named = try BackingName(name: namedAs, format: nil, overlay: overlay)
-    if PlacePath.isAbsolute(named.path) { return [namedAs, absolute] }
+    guard let namedAs, let named = try named() else { return [absolute] }
+    let isPlain = named.spelled(path: absolute) == absolute
+    if PlacePath.isAbsolute(named.path) || !isPlain {
+      return [namedAs, named.spelled(path: absolute)]
+    }
     var result = BackingName.scheme(of: namedAs) == nil ? [namedAs] : []
     try onStorage { () throws(StorageError) in
       let here = PlacePath.directory(of: try files.absolutePath(of: overlay))
@@ -60,8 +66,15 @@ struct BackingString {
     return result + [absolute]
   }
 
+  /// What the layer above the base says of it.
+  private func named() throws(ChainError) -> BackingName? {
+    guard let namedAs else { return nil }
+    return try BackingName(name: namedAs, format: format, overlay: overlay)
+  }
+
   private func leads(_ string: String) throws(ChainError) -> Bool {
-    let name = try BackingName(name: string, format: nil, overlay: overlay)
+    let name = try BackingName(name: string, format: format, overlay: overlay)
+    guard try name.showsTheSame(as: named() ?? BackingName(path: basePath)) else { return false }
     let path = PlacePath.resolve(name.path, from: PlacePath.directory(of: overlay))
     do {
       return try files.identity(of: path) == base

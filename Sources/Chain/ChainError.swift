@@ -16,6 +16,10 @@ package enum ChainError: Error, Sendable {
 
   /// The image that is to be mounted is not qcow2, and nothing said that it is raw.
   case notQcow2(path: String)
+  /// The image that is to be mounted has another program's format.
+  case foreign(path: String, ForeignFormat)
+  /// A backing file has another program's format.
+  case backingForeign(path: String, overlay: String, ForeignFormat)
   /// An overlay names no format and its backing file is not qcow2.
   case formatMissing(backing: String, overlay: String)
   /// An overlay says that its backing file is qcow2, which it is not.
@@ -24,6 +28,12 @@ package enum ChainError: Error, Sendable {
   case backingRefused(name: String, overlay: String, reason: String)
   /// An overlay names a file that is not there.
   case backingMissing(path: String, overlay: String)
+  /// An image needs a data file and does not say which.
+  case dataFileRequired(image: String)
+  /// An image names a data file that is not there.
+  case dataFileMissing(path: String, image: String)
+  /// An image names a data file that is not opened.
+  case dataFileRefused(name: String, image: String, reason: String)
   /// A file comes twice in the chain.
   case loop(path: String, overlay: String)
   /// The chain has more layers than are opened.
@@ -57,8 +67,10 @@ extension ChainError {
     case .image(let error): error.kind
     case .system(let error): error.kind
     case .notQcow2, .formatMissing, .backingNotQcow2: .invalid
-    case .backingRefused: .unsupported
-    case .backingMissing, .noSuchLayer: .notFound
+    case .backingRefused, .foreign, .backingForeign: .unsupported
+    case .dataFileRequired: .invalid
+    case .dataFileRefused: .unsupported
+    case .backingMissing, .dataFileMissing, .noSuchLayer: .notFound
     case .loop: .loop
     case .tooManyLayers: .tooLarge
     case .outsideRoot: .notPermitted
@@ -82,6 +94,11 @@ extension ChainError: CustomStringConvertible {
     case .system(let error): error.description
     case .notQcow2(let path):
       "\(path) is not a qcow2 image; write raw:\(path) if it is a raw one"
+    case .foreign(let path, let format): "\(path) is \(format.advice(for: path))"
+    case .backingForeign(let path, let overlay, let format):
+      "\(path), the backing file of \(overlay), is \(format.advice(for: path)), "
+        + "and name that with: qemu-img rebase -u -F qcow2 -b \(ShellWord(path + ".qcow2")) "
+        + "\(ShellWord(overlay))"
     case .formatMissing(let backing, let overlay):
       "\(overlay) does not say which format its backing file \(backing) has, and it is not qcow2; "
         + "if it is raw, say so with: qemu-img rebase -u -F raw -b \(ShellWord(backing)) "
@@ -92,13 +109,20 @@ extension ChainError: CustomStringConvertible {
       "the backing file \(name) of \(overlay) is refused: \(reason)"
     case .backingMissing(let path, let overlay):
       "\(overlay) needs the backing file \(path), which does not exist"
+    case .dataFileRequired(let image):
+      "\(image): 'data-file' is required for this image, and its header names none; "
+        + "name it with qemu-img amend"
+    case .dataFileMissing(let path, let image):
+      "\(image) needs the data file \(path), which does not exist"
+    case .dataFileRefused(let name, let image, let reason):
+      "the data file \(name) of \(image) is refused: \(reason)"
     case .loop(let path, let overlay):
       "the backing file \(path) of \(overlay) creates an infinite loop"
     case .tooManyLayers(let limit, let overlay):
       "the chain goes on below \(overlay), but only \(limit) layers are supported; "
         + "shorten it with qemu-img rebase"
     case .outsideRoot(let path, let root):
-      "the backing file \(path) lies outside of \(root), which backing-root allows"
+      "the file \(path) lies outside of \(root), which backing-root allows"
     case .readOnly(let disk): "\(disk) is read-only"
     case .closed(let disk): "\(disk) is closed"
     case .noSuchLayer(let disk, let name, let have):
@@ -113,30 +137,6 @@ extension ChainError: CustomStringConvertible {
       "\(string) does not lead from \(overlay) to \(base)"
     case .snapshotRefused(let path, _, let reason): "no snapshot at \(path): \(reason)"
     case .growRefused(let disk, _, let reason): "\(disk) cannot grow: \(reason)"
-    }
-  }
-}
-
-/// A word as a POSIX shell has to be given it.
-private struct ShellWord: CustomStringConvertible {
-  var description: String
-
-  init(_ text: String) {
-    let plain = text.utf8.allSatisfy { byte in
-      switch byte {
-      case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-        UInt8(ascii: "0")...UInt8(ascii: "9"):
-        true
-      default: "/._-+:,=@%".utf8.contains(byte)
-      }
-    }
-    if plain, !text.isEmpty {
-      description = text
-    } else {
-      description =
-        "'"
-        + text.split(separator: "'", omittingEmptySubsequences: false)
-        .joined(separator: "'\\''") + "'"
     }
   }
 }

@@ -7,12 +7,13 @@ internal import ImageDriver
 //
 //     1  the overlay's name is taken apart; protocols and unknown options are refused
 //     2  the path is resolved from the overlay's directory; a file that is in the chain already is
-//        a loop
+//        a loop, unless the chain shows another window of it
 //     3  the file has to lie in backing-root
 //     4  it is opened read-only, with QEMU's locks
 //     5  the format is the one that the overlay names; with none, a qcow2 magic decides, and a file
 //        without it is refused: a guest could write a qcow2 header into a raw disk of its own, and
 //        have it name any file of the host as its backing file
+//     6  images of other programs are told by their magic, and refused with the command that converts
 
 /// Opens the layers of one disk.
 struct ChainOpener {
@@ -34,9 +35,11 @@ struct ChainOpener {
     let isReadOnly = configuration.isReadOnly
     let storage = try openFile(
       path, role: isReadOnly ? .backing : .active, isReadOnly: isReadOnly)
-    let active = try openActive(storage)
+    var seen = ChainFiles()
+    _ = seen.isNew(layer: storage.identity, windows: [])
+    let active = try openActive(storage, &seen)
     var opened = [Opened(image: active, path: path, namedAs: nil)]
-    try openBacking(&opened)
+    try openBacking(&opened, &seen)
     var layers: [Layer] = []
     for (index, one) in opened.enumerated() {
       let id = LayerID(rawValue: UInt32(opened.count - 1 - index))
@@ -49,12 +52,15 @@ struct ChainOpener {
 
   /// Opens an overlay that is put on top of the chain, and nothing below it.
   func openOverlay(_ storage: any BlockStorage) throws(ChainError) -> any WritableImage {
-    guard try isQcow2(storage) else { throw .notQcow2(path: storage.path) }
-    return try openQcow2(storage, cacheBytes: Qcow2Image.activeCacheBytes)
+    try checkQcow2(storage)
+    var seen = ChainFiles()
+    _ = seen.isNew(layer: storage.identity, windows: [])
+    return try openQcow2(storage, &seen, cacheBytes: Qcow2Image.activeCacheBytes)
   }
 
-  private func openBacking(_ opened: inout [Opened]) throws(ChainError) {
-    var seen: Set<StorageIdentity> = [opened[0].image.storage.identity]
+  private func openBacking(
+    _ opened: inout [Opened], _ seen: inout ChainFiles
+  ) throws(ChainError) {
     var next = try nameBelow(opened[0].image, path: opened[0].path)
     while let (name, string) = next {
       let overlay = opened[opened.count - 1].path
@@ -62,24 +68,27 @@ struct ChainOpener {
         throw .tooManyLayers(limit: Self.layerLimit, overlay: overlay)
       }
       let path = PlacePath.resolve(name.path, from: PlacePath.directory(of: overlay))
-      let storage = try openBackingFile(path, overlay: overlay, seen: &seen)
+      let file = try openBackingFile(path, name.windows, overlay: overlay, seen: &seen)
+      let storage = try windows(name, of: file, string: string, overlay: overlay)
       let image: any Image
-      switch name.format {
-      case .raw: image = try openRaw(storage)
-      case .qcow2:
-        guard try isQcow2(storage) else { throw .backingNotQcow2(path: path, overlay: overlay) }
-        image = try openQcow2(storage, cacheBytes: Qcow2Image.layerCacheBytes)
-      case nil:
-        guard try isQcow2(storage) else {
-          throw .formatMissing(backing: string, overlay: overlay)
+      if name.format == .raw {
+        image = try openRaw(storage)
+      } else {
+        if let foreign = try foreignFormat(of: storage) {
+          throw .backingForeign(path: path, overlay: overlay, foreign)
         }
-        image = try openQcow2(storage, cacheBytes: Qcow2Image.layerCacheBytes)
+        guard try isQcow2(storage) else {
+          throw name.format == nil
+            ? .formatMissing(backing: string, overlay: overlay)
+            : .backingNotQcow2(path: path, overlay: overlay)
+        }
+        image = try openQcow2(storage, &seen, cacheBytes: Qcow2Image.layerCacheBytes)
       }
       opened.append(Opened(image: image, path: path, namedAs: string))
       switch name.below {
       case .asItsHeaderSays: next = try nameBelow(image, path: path)
       case .nothing: next = nil
-      case .image(let inner): next = (inner, inner.path)
+      case .image(let inner): next = (inner, inner.spelled(path: inner.path))
       }
     }
   }
@@ -94,7 +103,7 @@ struct ChainOpener {
   }
 
   private func openBackingFile(
-    _ path: String, overlay: String, seen: inout Set<StorageIdentity>
+    _ path: String, _ windows: [BackingName.Window], overlay: String, seen: inout ChainFiles
   ) throws(ChainError) -> any BlockStorage {
     let identity: StorageIdentity
     do {
@@ -104,13 +113,10 @@ struct ChainOpener {
         ? .backingMissing(path: path, overlay: overlay) : .storage(error)
     }
     // Before the file is opened: our own lock on it would be all that one learns.
-    if !seen.insert(identity).inserted { throw .loop(path: path, overlay: overlay) }
-    if let root = configuration.backingRoot {
-      let (place, directory) = try onStorage { () throws(StorageError) in
-        (try files.canonicalPath(of: path), try files.canonicalPath(of: root))
-      }
-      if !PlacePath.lies(place, in: directory) { throw .outsideRoot(path: place, root: root) }
+    if !seen.isNew(layer: identity, windows: windows) {
+      throw .loop(path: path, overlay: overlay)
     }
+    try checkRoot(path)
     let storage = try openFile(path, role: .backing, isReadOnly: true)
     // The file that was looked at is the file that was opened.
     if storage.identity != identity {
@@ -118,6 +124,15 @@ struct ChainOpener {
         name: path, overlay: overlay, reason: "another file took its place while it was opened")
     }
     return storage
+  }
+
+  /// Throws unless the file lies where the files of backing layers may lie.
+  func checkRoot(_ path: String) throws(ChainError) {
+    guard let root = configuration.backingRoot else { return }
+    let (place, directory) = try onStorage { () throws(StorageError) in
+      (try files.canonicalPath(of: path), try files.canonicalPath(of: root))
+    }
+    if !PlacePath.lies(place, in: directory) { throw .outsideRoot(path: place, root: root) }
   }
 
   /// Opens the file of a layer.
@@ -130,24 +145,61 @@ struct ChainOpener {
     }
   }
 
+  /// The part of a file that a name is about, by QEMU's rules.
+  func windows(
+    _ name: BackingName, of file: any BlockStorage, string: String, overlay: String
+  ) throws(ChainError) -> any BlockStorage {
+    var storage = file
+    for window in name.windows {
+      let size = try onStorage { () throws(StorageError) in try storage.size() }
+      // To QEMU a file ends at a whole sector.
+      let end = size > UInt64(Int64.max) - 511 ? size : (size + 511) & ~511
+      guard window.offset <= end, window.size ?? 0 <= end - window.offset else {
+        throw .backingRefused(
+          name: string, overlay: overlay,
+          reason: "it shows bytes from \(window.offset) on"
+            + (window.size.map { ", \($0) of them," } ?? "")
+            + " of \(name.path), which has \(size)")
+      }
+      storage = WindowStorage(
+        storage, from: window.offset, length: window.size ?? (end - window.offset))
+    }
+    return storage
+  }
+
+  private func foreignFormat(of storage: any BlockStorage) throws(ChainError) -> ForeignFormat? {
+    try onImage { () throws(ImageError) in try ForeignFormat.recognized(in: storage) }
+  }
+
+  /// Throws unless a file that has to be qcow2 is.
+  func checkQcow2(_ storage: any BlockStorage) throws(ChainError) {
+    if let foreign = try foreignFormat(of: storage) {
+      throw .foreign(path: storage.path, foreign)
+    }
+    guard try isQcow2(storage) else { throw .notQcow2(path: storage.path) }
+  }
+
   private func isQcow2(_ storage: any BlockStorage) throws(ChainError) -> Bool {
     try onImage { () throws(ImageError) in try Qcow2Image.isQcow2(storage) }
   }
 
-  private func openActive(_ storage: any BlockStorage) throws(ChainError) -> any WritableImage {
+  private func openActive(
+    _ storage: any BlockStorage, _ seen: inout ChainFiles
+  ) throws(ChainError) -> any WritableImage {
     switch configuration.image {
     case .raw: return try openRaw(storage)
-    case .qcow2(let path):
-      guard try isQcow2(storage) else { throw .notQcow2(path: path) }
-      return try openQcow2(storage, cacheBytes: Qcow2Image.activeCacheBytes)
+    case .qcow2:
+      try checkQcow2(storage)
+      return try openQcow2(storage, &seen, cacheBytes: Qcow2Image.activeCacheBytes)
     }
   }
 
   private func openQcow2(
-    _ storage: any BlockStorage, cacheBytes: Int
+    _ storage: any BlockStorage, _ seen: inout ChainFiles, cacheBytes: Int
   ) throws(ChainError) -> any WritableImage {
-    try onImage { () throws(ImageError) in
-      try Qcow2Image(storage: storage, cacheBytes: cacheBytes)
+    let data = try guestData(of: storage, &seen)
+    return try onImage { () throws(ImageError) in
+      try Qcow2Image(storage: storage, data: data, cacheBytes: cacheBytes)
     }
   }
 

@@ -1,3 +1,5 @@
+package import Encryption
+
 /// Which image makes a disk, and how it is to be read.
 package enum ImageLocation: Sendable, Equatable {
   /// A qcow2 image; anything else at that path is refused.
@@ -41,6 +43,16 @@ package struct DeviceConfiguration: Sendable {
     case none
   }
 
+  /// What becomes of encrypted images, the active one and those below it.
+  package enum EncryptedImages: Sendable {
+    /// They are opened with this secret.
+    case opened(with: SecretBytes)
+    /// They are refused, for there is no secret.
+    case refused
+    /// Their tables can be looked at, their bytes cannot.
+    case tablesOnly
+  }
+
   /// The device's name, as `vda`.
   package var name: String
   /// The active image.
@@ -59,12 +71,15 @@ package struct DeviceConfiguration: Sendable {
   package var isGrowable: Bool
   /// What happens to writes of zeroes.
   package var detectZeroes: DetectZeroes
+  /// What becomes of encrypted images.
+  package var encryptedImages: EncryptedImages
 
   /// Describes a disk; what is left out is the mount option's default.
   package init(
     name: String, image: ImageLocation, isReadOnly: Bool = false, locking: Locking = .qemu,
     mapCacheBytes: Int = 32 << 20, backingRoot: String? = nil, discard: Discard = .unmap,
-    isGrowable: Bool = false, detectZeroes: DetectZeroes = .off
+    isGrowable: Bool = false, detectZeroes: DetectZeroes = .off,
+    encryptedImages: EncryptedImages = .refused
   ) {
     self.name = name
     self.image = image
@@ -75,5 +90,6 @@ package struct DeviceConfiguration: Sendable {
     self.discard = discard
     self.isGrowable = isGrowable
     self.detectZeroes = detectZeroes
+    self.encryptedImages = encryptedImages
   }
 }

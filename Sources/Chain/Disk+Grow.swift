@@ -3,8 +3,9 @@ internal import HostSystem
 internal import ImageDriver
 
 // A larger disk over a backing file that is larger than the old disk would show the backing file's
-// tail, where the guest has to find zeroes. So the new part is made to read zero, at once after the
-// header; a crash in between shows what lies below in a part that nobody was told of yet.
+// tail, where the guest has to find zeroes; and an image that was made smaller once may still hold
+// bytes behind its end, in its last cluster at least. So the new part is made to read zero, at once
+// after the header; a crash in between shows what was there in a part that nobody was told of yet.
 
 extension Disk {
   /// Makes the disk larger; the new part reads zero.
@@ -42,7 +43,7 @@ extension Disk {
           id: layers.active.id, image: image, path: layers.active.path, namedAs: nil),
         writable: image, backing: layers.backing)
       do throws(ChainError) {
-        try hideBelow(from: oldSize, to: wanted, grown)
+        try hideOld(from: oldSize, to: wanted, grown)
         try onImage { () throws(ImageError) in try image.flush() }
       } catch {
         // The old image object knows nothing of the new size: the new one takes over all the same.
@@ -53,20 +54,27 @@ extension Disk {
     if let failure { throw failure }
   }
 
-  /// Makes zero what would show through in a part that is new.
-  private func hideBelow(
+  /// Makes zero what would show in a part that is new.
+  private func hideOld(
     from start: UInt64, to end: UInt64, _ layers: DiskLayers
   ) throws(ChainError) {
-    if layers.backing.layers.isEmpty { return }
     var position = GuestOffset(start)
     while position.rawValue < end {
-      let extent = try map.extent(
-        at: position, upTo: end - position.rawValue, in: layers.backing)
-      if extent.isData {
-        try writeZeroes(
-          GuestRange(offset: position, length: extent.length), mode: .unmap, layers)
+      let own = try layers.active.mapping(at: position, upTo: end - position.rawValue)
+      var length = own.length
+      let isOld: Bool
+      switch own.mapping {
+      case .zero: isOld = false
+      case .data, .compressed: isOld = true
+      case .unallocated:
+        let below = try map.extent(at: position, upTo: own.length, in: layers.backing)
+        length = below.length
+        isOld = below.isData
       }
-      position += extent.length
+      if isOld {
+        try writeZeroes(GuestRange(offset: position, length: length), mode: .unmap, layers)
+      }
+      position += length
     }
   }
 }

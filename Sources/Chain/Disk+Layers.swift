@@ -71,6 +71,7 @@ extension Disk {
     LayerDescription(
       index: index, id: layer.id, path: layer.path, format: layer.image.formatName,
       virtualSize: layer.image.virtualSize, allocatedBytes: try layer.allocatedBytes(),
-      backingString: layer.image.backingReference?.name)
+      backingString: layer.image.backingReference?.name,
+      isEncrypted: layer.image.data is EncryptedStorage)
   }
 }

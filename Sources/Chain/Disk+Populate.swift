@@ -14,7 +14,7 @@ internal import Synchronization
 package struct PopulateResult: Sendable, Equatable {
   /// Copied into the active image.
   package var copied: UInt64 = 0
-  /// Turned into zero clusters.
+  /// Made zero by tables.
   package var zeroed: UInt64 = 0
   /// In the active image already, written by a guest meanwhile, or not to be copied.
   package var skipped: UInt64 = 0
@@ -29,7 +29,7 @@ extension Disk {
 
   /// What a stream that keeps `base` has to do with the disk from an offset on.
   ///
-  /// The offset is rounded down to a cluster. The extents follow each other without gaps; there are
+  /// The offset is rounded down to a unit of allocation. The extents follow each other without gaps; there are
   /// at most about `limit` of them, and none if the offset is at or beyond the end.
   package func streamExtents(
     from offset: GuestOffset, base: LayerID?, limit: Int
@@ -40,8 +40,8 @@ extension Disk {
     while position.rawValue < end, result.count < limit {
       // In steps with a gate for each, so that snapshots get in between.
       let part = try withLayers { layers throws(ChainError) in
-        let start = position.roundedDown(to: layers.clusterSize)
-        let length = min(max(map.granuleSize * 32, layers.clusterSize), end - start.rawValue)
+        let start = position.roundedDown(to: layers.unit)
+        let length = min(max(map.granuleSize * 32, layers.unit), end - start.rawValue)
         let range = GuestRange(offset: start, length: length)
         return try plan(range, base: base, limit: limit, layers)
       }
@@ -61,7 +61,7 @@ extension Disk {
 
   /// Brings a range up into the active image as far as a stream that keeps `base` needs it.
   ///
-  /// The range is rounded out to whole clusters. Several threads may populate at once, also ranges
+  /// The range is rounded out to whole units of allocation. Several threads may populate at once, also ranges
   /// that touch. Where a guest writes meanwhile, its bytes stay.
   package func populate(
     _ range: GuestRange, base: LayerID?
@@ -71,10 +71,10 @@ extension Disk {
     var position = range.offset
     while position < range.end {
       position = try withLayers { layers throws(ChainError) in
-        let cluster = layers.clusterSize
-        let step = max(Self.copyBytes / cluster * cluster, cluster)
+        let unit = layers.unit
+        let step = max(Self.copyBytes / unit * unit, unit)
         let piece = GuestRange(
-          from: position.roundedDown(to: cluster), to: range.end.roundedUp(to: cluster)
+          from: position.roundedDown(to: unit), to: range.end.roundedUp(to: unit)
         ).clamped(toSize: layers.active.image.virtualSize)
         let first = GuestRange(offset: piece.offset, length: min(step, piece.length))
         for extent in try plan(first, base: base, limit: .max, layers) {
@@ -90,12 +90,12 @@ extension Disk {
     return result
   }
 
-  /// What a stream has to do with a range that starts at a cluster, under the gate.
+  /// What a stream has to do with a range that starts at a unit, under the gate.
   func plan(
     _ range: GuestRange, base: LayerID?, limit: Int, _ layers: DiskLayers
   ) throws(ChainError) -> [StreamExtent] {
     var plan = StreamPlan(
-      from: range.offset, clusterSize: layers.clusterSize, keepsBase: base != nil)
+      from: range.offset, unit: layers.unit, keepsBase: base != nil)
     var position = range.offset
     while position < range.end, plan.extents.count < limit {
       let extent = try layers.active.mapping(
@@ -139,9 +139,9 @@ extension Disk {
   ) throws(ChainError) {
     let image = try writable(layers)
     defer { hasWrites.store(true, ordering: .relaxed) }
-    // Whole clusters are written; what lies beyond the end of the disk is written as zeroes.
-    let clusterSize = Int(layers.clusterSize)
-    let byteCount = (Int(range.length) + clusterSize - 1) / clusterSize * clusterSize
+    // Whole units are written; what lies beyond the end of the disk is written as zeroes.
+    let unit = Int(layers.unit)
+    let byteCount = (Int(range.length) + unit - 1) / unit * unit
     try ThreadScratch.withBuffer(.cow, byteCount: byteCount) { buffer throws(ChainError) in
       var inside = buffer.slice(0..<Int(range.length))
       try readBelow(into: &inside, at: range.offset, layers.backing)
@@ -149,14 +149,14 @@ extension Disk {
       beyond.fillWithZeroes()
       var position = 0
       while position < byteCount {
-        // Runs of clusters that are alike: all zero, or all to be written.
-        let first = buffer.bytes.extracting(position..<position + clusterSize)
+        // Runs of units that are alike: all zero, or all to be written.
+        let first = buffer.bytes.extracting(position..<position + unit)
         let isZero = image.hasZeroClusters && first.isAllZero
-        var end = position + clusterSize
+        var end = position + unit
         while end < byteCount {
-          let next = buffer.bytes.extracting(end..<end + clusterSize)
+          let next = buffer.bytes.extracting(end..<end + unit)
           if (image.hasZeroClusters && next.isAllZero) != isZero { break }
-          end += clusterSize
+          end += unit
         }
         let run = GuestRange(
           offset: range.offset + UInt64(position),
@@ -164,16 +164,16 @@ extension Disk {
         if isZero {
           try populateZeroes(run, layers, &result)
         } else {
-          try populate(run, from: buffer.bytes.extracting(position..<end), image, &result)
+          try populate(run, from: buffer.bytes.extracting(position..<end), image, layers, &result)
         }
         position = end
       }
     }
   }
 
-  /// Writes a run of clusters wherever the active image still has none.
+  /// Writes a run of units wherever the active image still has none.
   private func populate(
-    _ run: GuestRange, from bytes: RawSpan, _ image: any WritableImage,
+    _ run: GuestRange, from bytes: RawSpan, _ image: any WritableImage, _ layers: DiskLayers,
     _ result: inout PopulateResult
   ) throws(ChainError) {
     var position = run.offset
@@ -185,18 +185,15 @@ extension Disk {
         result.skipped += rest.length
         return
       }
-      let guest = ticket.guest
-      result.skipped += guest.offset.rawValue - position.rawValue
-      let from = Int(guest.offset.rawValue - run.offset.rawValue)
-      do {
-        try image.data.write(
-          bytes.extracting(from..<from + Int(guest.length)), at: ticket.host)
-      } catch { throw .storage(error) }
-      // Order: the clusters hold all their bytes before any table can point to them.
-      do { try ticket.commit() } catch { throw .image(error) }
-      let end = min(guest.end.rawValue, run.end.rawValue)
-      result.copied += end - guest.offset.rawValue
-      position = GuestOffset(rawValue: end)
+      // A cluster that has to move brings its neighbours along; they count as skipped.
+      let start = max(ticket.guest.offset, position)
+      let end = min(ticket.guest.end, run.offset + UInt64(bytes.byteCount))
+      result.skipped += start - position
+      let part = Int(start - run.offset)..<Int(end - run.offset)
+      try fill(ticket, with: bytes.extracting(part), at: start, image, layers)
+      let counted = min(end, run.end)
+      result.copied += counted - start
+      position = counted
     }
   }
 }

@@ -32,7 +32,7 @@ extension Disk {
       guard let layer = layers.backing.layer(base) else { throw gone(base, layers) }
       let rule = BackingString(
         overlay: layers.active.path, base: layer.image.storage.identity, basePath: layer.path,
-        namedAs: layer.namedAs, files: files)
+        namedAs: layer.namedAs, format: layer.image.formatName, files: files)
       if let requested { return try rule.checked(requested) }
       return try rule.chosen()
     }

@@ -150,15 +150,18 @@ extension Disk {
     if layers.all.contains(where: { $0.image.storage.identity == overlay.storage.identity }) {
       throw refusal("it is a layer of this disk already")
     }
+    if layers.all.contains(where: { $0.image.uses(overlay.data.identity) }) {
+      throw refusal("its data file is a file of this disk already")
+    }
     guard let reference = overlay.backingReference else {
       throw refusal("it names no backing file")
     }
     let name = try BackingName(name: reference.name, format: reference.format, overlay: path)
     let place = PlacePath.resolve(name.path, from: PlacePath.directory(of: path))
     let identity = try onStorage { () throws(StorageError) in try files.identity(of: place) }
-    guard identity == active.image.storage.identity else {
-      throw refusal("its backing file \(reference.name) is not \(active.path)")
-    }
+    guard identity == active.image.storage.identity,
+      name.showsTheSame(as: BackingName(path: place))
+    else { throw refusal("its backing file \(reference.name) is not \(active.path)") }
     if let format = name.format, format.rawValue != active.image.formatName {
       throw refusal("it says that \(active.path) is \(format.rawValue)")
     }

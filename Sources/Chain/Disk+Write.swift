@@ -54,8 +54,8 @@ extension Disk {
     }
   }
 
-  /// Writes a ticket's clusters: the new bytes, and around them what the disk holds now.
-  private func fill(
+  /// Writes a ticket's range: the new bytes, and around them what the disk holds now.
+  func fill(
     _ ticket: consuming WriteTicket, with bytes: RawSpan, at offset: GuestOffset,
     _ image: any WritableImage, _ layers: DiskLayers
   ) throws(ChainError) {
@@ -79,7 +79,7 @@ extension Disk {
         }
       }
     }
-    // Order: the clusters hold all their bytes before any table can point to them.
+    // Order: the range holds all its bytes before any table can point to them.
     do { try ticket.commit() } catch { throw .image(error) }
   }
 

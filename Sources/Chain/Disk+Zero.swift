@@ -2,8 +2,8 @@ package import HostSystem
 internal import ImageDriver
 internal import Synchronization
 
-// Zeroes without bytes. The active image turns whole clusters into zero clusters and says how far it
-// got; it gets nowhere where a cluster is only cut, or where its format has no zero clusters and
+// Zeroes without bytes. The active image marks whole units of allocation as zero and says how far it
+// got; it gets nowhere where a unit is only cut, or where its format has no zero clusters and
 // something lies below. Those pieces are written as bytes, unless they read zero already.
 
 extension Disk {
@@ -56,10 +56,9 @@ extension Disk {
         position = position + handled
         continue
       }
-      let cluster = layers.clusterSize
-      let clusterEnd = (position.rawValue / cluster + 1) * cluster
+      let unitEnd = (position + 1).roundedUp(to: layers.unit)
       let piece = GuestRange(
-        offset: position, length: min(clusterEnd, range.end.rawValue) - position.rawValue)
+        offset: position, length: min(unitEnd, range.end) - position)
       if try !readsZero(piece, layers) {
         try writeZeroBytes(piece, layers)
       }

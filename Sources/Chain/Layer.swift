@@ -18,11 +18,13 @@ package struct LayerDescription: Sendable, Equatable {
   package var allocatedBytes: UInt64
   /// What its own header names as backing file, if anything.
   package var backingString: String?
+  /// Its bytes are encrypted.
+  package var isEncrypted: Bool
 
   /// A description with all its parts.
   package init(
     index: Int, id: LayerID, path: String, format: String, virtualSize: UInt64,
-    allocatedBytes: UInt64, backingString: String?
+    allocatedBytes: UInt64, backingString: String?, isEncrypted: Bool = false
   ) {
     self.index = index
     self.id = id
@@ -31,6 +33,7 @@ package struct LayerDescription: Sendable, Equatable {
     self.virtualSize = virtualSize
     self.allocatedBytes = allocatedBytes
     self.backingString = backingString
+    self.isEncrypted = isEncrypted
   }
 
   /// The last component of the path.
@@ -122,8 +125,8 @@ final class DiskLayers: Sendable {
     self.backing = backing
   }
 
-  /// The unit in which the active image takes bytes.
-  var clusterSize: UInt64 { UInt64(active.image.clusterSize) }
+  /// The unit in which the active image takes bytes: its cluster, or a part of that.
+  var unit: UInt64 { UInt64(active.image.allocationUnit) }
 
   /// Active image first.
   var all: [Layer] { [active] + backing.layers }

@@ -2,29 +2,30 @@ package import HostSystem
 
 // Which bytes a stream has to bring into the active image.
 //
-// The active image takes whole clusters, the layers below answer in runs of any size. A cluster is
+// The active image takes whole units of allocation (a cluster, or a part of one), the layers below
+// answer in runs of any size. A unit is
 //
 //     skipped   if the active image has it, or if every byte of it comes from the base or lower,
 //               or from nowhere;
 //     zero      if a dropped layer answers for a part of it and all of it reads zero;
 //     copied    otherwise, as a whole, with the bytes that come from the base.
 //
-// When the stream keeps no base, a zero cluster is skipped too: with nothing below it reads zero.
-// Pure: runs go in, decisions come out, in order and aligned to clusters.
+// When the stream keeps no base, a zero unit is skipped too: with nothing below it reads zero.
+// Pure: runs go in, decisions come out, in order and aligned to units.
 
 /// What a stream does with a range of the disk.
 package enum StreamKind: Sendable, Equatable {
   /// Its bytes are copied into the active image.
   case copy
-  /// It becomes zero clusters of the active image.
+  /// It is marked as zero in the active image.
   case zero
   /// Nothing is to be done.
   case skip
 }
 
-/// A range of the disk, in whole clusters of the active image, that a stream treats alike.
+/// A range of the disk, in whole units of the active image, that a stream treats alike.
 package struct StreamExtent: Sendable, Equatable {
-  /// The range; only the one at the end of the disk may end inside a cluster.
+  /// The range; only the one at the end of the disk may end inside a unit.
   package var range: GuestRange
   /// What happens to it.
   package var kind: StreamKind
@@ -36,7 +37,7 @@ package struct StreamExtent: Sendable, Equatable {
   }
 }
 
-/// Decides by clusters what a stream does with runs that come in order.
+/// Decides by units what a stream does with runs that come in order.
 struct StreamPlan {
   /// Who answers for a run, and whether it reads zero without looking at bytes.
   struct Answer: OptionSet {
@@ -56,59 +57,59 @@ struct StreamPlan {
   /// What was decided so far.
   private(set) var extents: [StreamExtent] = []
 
-  private let clusterSize: UInt64
+  private let unit: UInt64
   private let keepsBase: Bool
   private var position: GuestOffset
-  private var clusterStart: GuestOffset
+  private var unitStart: GuestOffset
   private var seen: Answer = []
 
   /// Starts at the start of a cluster.
-  init(from start: GuestOffset, clusterSize: UInt64, keepsBase: Bool) {
-    self.clusterSize = clusterSize
+  init(from start: GuestOffset, unit: UInt64, keepsBase: Bool) {
+    self.unit = unit
     self.keepsBase = keepsBase
     position = start
-    clusterStart = start
-    precondition(start.rawValue.isMultiple(of: self.clusterSize))
+    unitStart = start
+    precondition(start.rawValue.isMultiple(of: self.unit))
   }
 
   /// Takes the next run.
   mutating func add(length: UInt64, _ answer: Answer) {
     var left = length
     while left > 0 {
-      let inCluster = position.rawValue - clusterStart.rawValue
-      if inCluster == 0, left >= clusterSize {
-        // Whole clusters of one kind need no bookkeeping, however many there are.
-        let whole = left / clusterSize * clusterSize
+      let inUnit = position.rawValue - unitStart.rawValue
+      if inUnit == 0, left >= unit {
+        // Whole units of one kind need no bookkeeping, however many there are.
+        let whole = left / unit * unit
         seen = answer
         position = GuestOffset(rawValue: position.rawValue + whole)
         decide()
         left -= whole
       } else {
-        let step = min(left, clusterSize - inCluster)
+        let step = min(left, unit - inUnit)
         seen.formUnion(answer)
         position = GuestOffset(rawValue: position.rawValue + step)
-        if inCluster + step == clusterSize { decide() }
+        if inUnit + step == unit { decide() }
         left -= step
       }
     }
   }
 
-  /// Decides the cluster that the end of the disk cuts.
+  /// Decides the unit that the end of the disk cuts.
   mutating func finish() {
-    if position > clusterStart { decide() }
+    if position > unitStart { decide() }
   }
 
   private mutating func decide() {
     let kind = self.kind
     let range = GuestRange(
-      offset: clusterStart, length: position.rawValue - clusterStart.rawValue)
+      offset: unitStart, length: position.rawValue - unitStart.rawValue)
     if let last = extents.last, last.kind == kind {
       extents[extents.count - 1].range = GuestRange(
         offset: last.range.offset, length: last.range.length + range.length)
     } else {
       extents.append(StreamExtent(range: range, kind: kind))
     }
-    clusterStart = position
+    unitStart = position
     seen = []
   }
 

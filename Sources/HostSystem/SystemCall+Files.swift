@@ -97,6 +97,16 @@ extension SystemCall {
     }
   }
 
+  /// Reads what comes next from a pipe, a terminal or a file; 0 is its end.
+  package static func readNext(
+    _ descriptor: Int32, into buffer: inout MutableRawSpan
+  ) throws(SystemError) -> Int {
+    // Alive: inside the span's own closure. In bounds: the count is the buffer's.
+    try unsafe buffer.withUnsafeMutableBytes { bytes throws(SystemError) -> Int in
+      try retrying("read") { unsafe Glibc.read(descriptor, bytes.baseAddress, bytes.count) }
+    }
+  }
+
   /// Writes all of `bytes`.
   package static func write(
     _ descriptor: Int32, _ bytes: RawSpan, at offset: UInt64

@@ -8,6 +8,8 @@ struct AllocatorState: Sendable {
   /// The table's clusters as the header says; good until the table is read.
   let tableClusters: Int
   let l1Clusters: Range<UInt64>
+  /// The clusters of the LUKS header.
+  let encryptionClusters: Range<UInt64>
   /// Claimed ahead of use, the next to go out first.
   var ahead: Range<UInt64> = 0..<0
   /// Claimed once and given back.
@@ -25,6 +27,7 @@ struct AllocatorState: Sendable {
     let first = geometry.clusterIndex(containing: header.l1TableOffset)
     let l1Bytes = UInt64(header.l1Size * 8 + geometry.clusterSize - 1)
     l1Clusters = first..<first + (l1Bytes >> UInt64(geometry.clusterBits))
+    encryptionClusters = header.encryptionHeader.map { geometry.clusters(of: $0) } ?? 0..<0
     blockLimit = max(4, min(64, (4 << 20) / geometry.clusterSize))
   }
 
@@ -36,7 +39,7 @@ struct AllocatorState: Sendable {
     return run.lowerBound..<end
   }
 
-  /// Whether the header, the L1 table, the refcount table or a refcount block, without the one of
+  /// Whether the header, the L1 table, the LUKS header, the refcount table or a refcount block, without the one of
   /// index `known`, lies in `run`.
   func holdsMetadata(
     _ run: Range<UInt64>, _ geometry: Geometry, besides known: Int? = nil
@@ -44,7 +47,11 @@ struct AllocatorState: Sendable {
     let tableStart = geometry.clusterIndex(containing: tableOffset)
     let perCluster = geometry.clusterSize / 8
     let tableRange = tableStart..<tableStart + UInt64((table.count + perCluster - 1) / perCluster)
-    if run.contains(0) || run.overlaps(l1Clusters) || run.overlaps(tableRange) { return true }
+    if run.contains(0) || run.overlaps(l1Clusters) || run.overlaps(tableRange)
+      || run.overlaps(encryptionClusters)
+    {
+      return true
+    }
     for (block, entry) in table.enumerated() where entry != 0 && block != known {
       if run.contains(geometry.clusterIndex(containing: entry)) { return true }
     }

@@ -28,10 +28,13 @@ extension ImageHeader {
   /// Throws if the file ends before the tables that the header points to: it was cut short.
   func checkTables(in storage: any BlockStorage) throws(ImageError) {
     let size = try onStorage { () throws(StorageError) in try storage.size() }
-    let tables: [(name: String, start: UInt64, byteCount: Int)] = [
+    var tables: [(name: String, start: UInt64, byteCount: Int)] = [
       ("L1 table", l1TableOffset, l1Size * 8),
       ("refcount table", refcountTableOffset, refcountTableClusters * geometry.clusterSize),
     ]
+    if let area = encryptionHeader {
+      tables.append(("LUKS header", area.offset, Int(area.byteCount)))
+    }
     for table in tables where table.start > size || UInt64(table.byteCount) > size - table.start {
       throw .corrupt(
         path: storage.path,

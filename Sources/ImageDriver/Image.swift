@@ -97,6 +97,11 @@ extension Image {
   /// The guest's bytes are in a file of their own.
   var hasOwnDataFile: Bool { data.identity != storage.identity }
 
+  /// The file is one of the image's own.
+  package func uses(_ file: StorageIdentity) -> Bool {
+    storage.identity == file || data.identity == file
+  }
+
   /// What the image takes on the host, in bytes.
   package func allocatedBytes() throws(StorageError) -> UInt64 {
     let own = try storage.allocatedBytes()

@@ -1,19 +1,22 @@
 // Looking an image over: every reference is counted, and compared with what the refcounts say.
 //
-//     header, L1 and L2 tables, snapshots, bitmaps  --count-->  references of each host cluster
-//     refcount table and blocks                     --read--->  refcounts
+//     header, L1 and L2 tables, snapshots, bitmaps, LUKS header  --count-->  references
+//     refcount table and blocks                                  --read--->  refcounts
 //
 //     refcount > references    a leak: space is lost, and nothing else
 //     refcount < references    corruption: the cluster could be given away while somebody uses it
 //     marked as copied, and the refcount is not one: corruption, an in-place write hits others
 //
-// The rules and the numbers are those of `qemu-img check`, so that both say the same of an image.
+// The rules and the numbers are those of `qemu-img check`, so that both say the same of an image. That
+// goes as far as following a table to a place where no table can be: what its bytes would mean is
+// counted as QEMU counts it, and never written to.
 //
 // An image is hostile here as everywhere. What lies behind the end of the file is corruption and is
 // never followed; a table that many entries lead to is read once and counted as often (a corruption
 // in it too), so the work is bounded by the L1 tables and the file and not by their product.
 //
-// Files: ImageCheckReferences counts, ImageCheckRefcounts compares, ImageCheckRepair lowers refcounts.
+// Files: ImageCheckReferences and ImageCheckBitmaps count, CheckedEntry tells what an entry means,
+// ImageCheckRefcounts compares, ImageCheckRepair and the files it names mend.
 
 package import BlockIO
 internal import HostSystem
@@ -21,33 +24,20 @@ internal import Qcow2Format
 
 /// Checks a qcow2 image without opening it for use.
 package enum ImageCheck {
+  /// Hears now and then how much of the work is done.
+  package typealias Progress = (_ done: Int, _ total: Int) -> Void
+
   /// Compares refcounts with references and gives what is wrong; writes nothing.
   ///
   /// The image must not change meanwhile. Throws if the header cannot be used, if the image needs a
-  /// feature that is not there, or if storage refuses; what is wrong behind the header is in the
+  /// feature that nobody here knows, or if storage refuses; what is wrong behind the header is in the
   /// report.
-  package static func run(storage: any BlockStorage) throws(ImageError) -> CheckReport {
-    var check = try CheckRun(storage: storage)
+  package static func run(
+    storage: any BlockStorage, progress: @escaping Progress = { _, _ in }
+  ) throws(ImageError) -> CheckReport {
+    var check = try CheckRun(storage: storage, progress: progress)
     try check.run()
     return check.report
-  }
-
-  /// Lowers the refcounts of leaked clusters, and gives what is left.
-  ///
-  /// A cluster that has one reference by that is marked so in the active tables. In an image with
-  /// other corruption, or with something that could not be checked, nothing is written: behind a broken
-  /// entry, what looks leaked may be somebody's only data.
-  package static func repairLeaks(storage: any BlockStorage) throws(ImageError) -> CheckReport {
-    if storage.isReadOnly { throw .readOnly(path: storage.path) }
-    var check = try CheckRun(storage: storage)
-    try check.run()
-    let found = check.report
-    guard found.checkErrors == 0, found.corruptions == found.missingCopiedFlags, !found.isClean
-    else { return found }
-    try check.lowerRefcounts()
-    var left = try run(storage: storage)
-    left.leaksFixed = found.leaks - left.leaks
-    return left
   }
 }
 
@@ -56,6 +46,7 @@ struct CheckRun {
   let storage: any BlockStorage
   let header: ImageHeader
   let geometry: Geometry
+  let form: L2Form
   /// The file's length in whole sectors.
   let fileLength: UInt64
   /// The clusters of the file; the last one may lie behind its end if something refers to it.
@@ -64,12 +55,21 @@ struct CheckRun {
   var report: CheckReport
   /// The L2 tables that are in the file, by their offset.
   var tables: [UInt64: TableUse] = [:]
-  /// The active L1 table.
-  var activeL1: [UInt64] = []
+  /// The L1 tables that are in the file.
+  var l1Tables: [L1Table] = []
   /// The refcount table.
   var refcountTable: [UInt64] = []
+  /// How often the refcount table and its blocks take a cluster.
+  var refcountClusters: [UInt64: Int] = [:]
   /// The clusters whose refcount is one.
   var usedOnce = ClusterSet()
+  /// Clusters behind the file that the active tables point to all the same.
+  var farClusters: Set<UInt64> = []
+  var misalignedTables = 0
+  /// An L1 entry that has no more than a mark leads to the header, as QEMU counts it. A repair knows
+  /// better: it leads nowhere, and the mark is taken away.
+  var ignoresBareMarks = false
+  let progress: ImageCheck.Progress
 
   /// How many L1 entries lead to an L2 table.
   struct TableUse {
@@ -77,16 +77,24 @@ struct CheckRun {
     var active = 0
   }
 
-  init(storage: any BlockStorage) throws(ImageError) {
+  struct L1Table {
+    var offset: UInt64
+    var entries: [UInt64]
+    var isActive: Bool
+    var isInFile: Bool
+  }
+
+  init(
+    storage: any BlockStorage, progress: @escaping ImageCheck.Progress = { _, _ in }
+  ) throws(ImageError) {
     header = try ImageHeader.read(from: storage)
-    if let feature = header.unsupportedFeatures().first {
+    if let feature = header.unknownFeatures().first {
       throw .unsupported(path: storage.path, feature: feature)
     }
-    if header.geometry.hasExtendedL2 || header.geometry.hasDataFile {
-      throw .unsupported(path: storage.path, feature: "checking this kind of image")
-    }
     self.storage = storage
+    self.progress = progress
     geometry = header.geometry
+    form = L2Form(header)
     let size = try onStorage { () throws(StorageError) in try storage.size() }
     let cluster = UInt64(geometry.clusterSize)
     guard size / cluster < ReferenceCounts.maximumCapacity - 2 else {
@@ -103,9 +111,10 @@ struct CheckRun {
 
   mutating func run() throws(ImageError) {
     reference(0, UInt64(geometry.clusterSize))
-    activeL1 = try countL1(at: header.l1TableOffset, header.l1Size, isActive: true)
+    try countL1(at: header.l1TableOffset, header.l1Size, isActive: true)
     try countSnapshots()
-    for (offset, use) in tables.sorted(by: { $0.key < $1.key }) { try countTable(offset, use) }
+    try countTables()
+    countEncryptionHeader()
     try countBitmaps()
     // Last, since a refcount block must not be anything else.
     try countRefcountStructures()
@@ -121,7 +130,7 @@ struct CheckRun {
     if length == 0 { return true }
     let (end, overflow) = offset.addingReportingOverflow(length)
     guard !overflow, end < fileLength + UInt64(geometry.clusterSize) else {
-      report.addCorruption(.outsideFile(offset: offset, length: length), times: times)
+      report.addBrokenEntry(.outsideFile(offset: offset, length: length), times: times)
       return false
     }
     let last = geometry.clusterIndex(containing: end - 1)
@@ -135,7 +144,9 @@ struct CheckRun {
   /// Reads entries that lie in the file; behind its end they are zero.
   func readEntries(_ count: Int, at offset: UInt64) throws(ImageError) -> [UInt64] {
     let bytes = try readBytes(count * 8, at: offset)
-    return (0..<count).map { BigEndian.uint64(bytes, at: $0 * 8) }
+    return bytes.withBytes { bytes in
+      (0..<count).map { BigEndian.uint64(bytes, at: $0 * 8) }
+    }
   }
 
   /// Reads bytes; behind the end of the file they are zero.

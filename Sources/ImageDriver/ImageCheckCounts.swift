@@ -35,6 +35,11 @@ struct ReferenceCounts {
     let page = Int(cluster >> Self.pageBits)
     let place = Int(cluster) & (Self.pageSize - 1)
     if pages[page].isEmpty { pages[page] = [UInt8](repeating: 0, count: Self.pageSize) }
+    let old = pages[page][place]
+    if times == 1, old < .max - 1 {
+      pages[page][place] = old + 1
+      return
+    }
     let sum = self[cluster] + times
     pages[page][place] = UInt8(clamping: sum)
     if sum >= Int(UInt8.max) { large[cluster] = sum }
@@ -50,22 +55,33 @@ struct ReferenceCounts {
 
 /// A set of host clusters, in pages of bits that exist only where it has members.
 struct ClusterSet {
-  private var pages: [UInt64: [UInt64]] = [:]
+  private var pages: [[UInt64]] = []
+  /// Members that no file has; a few.
+  private var far: Set<UInt64> = []
 
   private static let pageBits: UInt64 = 15
 
   /// Takes a cluster in.
   mutating func insert(_ cluster: UInt64) {
-    let words = 1 << Int(Self.pageBits - 6)
+    guard cluster < ReferenceCounts.maximumCapacity else {
+      far.insert(cluster)
+      return
+    }
+    let page = Int(cluster >> Self.pageBits)
+    if page >= pages.count { pages += Array(repeating: [], count: page + 1 - pages.count) }
+    if pages[page].isEmpty {
+      pages[page] = [UInt64](repeating: 0, count: 1 << Int(Self.pageBits - 6))
+    }
     let place = Int(cluster & (1 << Self.pageBits - 1))
-    pages[cluster >> Self.pageBits, default: [UInt64](repeating: 0, count: words)][place >> 6] |=
-      1 << UInt64(place & 63)
+    pages[page][place >> 6] |= 1 << UInt64(place & 63)
   }
 
   /// The cluster is in the set.
   func contains(_ cluster: UInt64) -> Bool {
-    guard let page = pages[cluster >> Self.pageBits] else { return false }
+    guard cluster < ReferenceCounts.maximumCapacity else { return far.contains(cluster) }
+    let page = Int(cluster >> Self.pageBits)
+    guard page < pages.count, !pages[page].isEmpty else { return false }
     let place = Int(cluster & (1 << Self.pageBits - 1))
-    return page[place >> 6] & (1 << UInt64(place & 63)) != 0
+    return pages[page][place >> 6] & (1 << UInt64(place & 63)) != 0
   }
 }

@@ -5,73 +5,125 @@ internal import Qcow2Format
 // Counting: who uses which host cluster.
 
 extension CheckRun {
-  /// Counts an L1 table and the L2 tables that it leads to, and gives its entries.
-  mutating func countL1(
-    at offset: UInt64, _ size: Int, isActive: Bool
-  ) throws(ImageError) -> [UInt64] {
-    guard size > 0, reference(offset, UInt64(size) * 8) else { return [] }
-    let entries = try readEntries(size, at: offset)
+  /// Counts an L1 table and remembers the L2 tables that it leads to.
+  mutating func countL1(at offset: UInt64, _ size: Int, isActive: Bool) throws(ImageError) {
+    guard size > 0 else { return }
+    let isInFile = reference(offset, UInt64(size) * 8)
+    guard offset < fileLength else { return }
+    // Of a table that leaves the file, QEMU follows what is there.
+    let count = min(UInt64(size), (fileLength - offset) / 8)
+    let entries = try readEntries(Int(count), at: offset)
+    l1Tables.append(
+      L1Table(offset: offset, entries: entries, isActive: isActive, isInFile: isInFile))
     for raw in entries where raw != 0 {
       let entry = L1Entry(rawValue: raw)
-      do throws(FormatError) {
-        if try entry.table(in: geometry) == nil {
-          throw .corruptEntry(table: "L1", entry: raw, reason: "it marks a table that is not there")
-        }
-      } catch { report.addCorruption(.entry(error)) }
-      // Followed all the same, as far as it leads anywhere: what it uses must not look free.
       let table = entry.tableOffset
-      guard table != 0, reference(table, UInt64(geometry.clusterSize)),
-        geometry.offsetInCluster(table) == 0
-      else { continue }
+      if entry.hasReservedBits { report.addMendableEntry(.l1Entry(raw, .reservedBits)) }
+      if geometry.offsetInCluster(table) != 0 {
+        report.addBrokenEntry(.l1Entry(raw, .misaligned))
+      }
+      if table == 0 {
+        report.mendableEntries += 1
+        report.hasBareMarks = true
+        if ignoresBareMarks { continue }
+      }
+      guard reference(table, UInt64(geometry.clusterSize)) else { continue }
+      guard tables[table] != nil || canFollow(table) else { continue }
       tables[table, default: TableUse()].all += 1
       if isActive { tables[table, default: TableUse()].active += 1 }
     }
-    return entries
+  }
+
+  /// Tables that are not aligned are as many as a hostile image likes; so only some are followed.
+  private mutating func canFollow(_ table: UInt64) -> Bool {
+    if geometry.offsetInCluster(table) == 0 { return true }
+    misalignedTables += 1
+    if misalignedTables <= Self.misalignedTableLimit { return true }
+    report.addUnknownReferences(.tooManyMisalignedTables(limit: Self.misalignedTableLimit))
+    return false
+  }
+
+  private static let misalignedTableLimit = 256
+
+  /// Counts what all L2 tables refer to.
+  mutating func countTables() throws(ImageError) {
+    for (done, (offset, use)) in tables.sorted(by: { $0.key < $1.key }).enumerated() {
+      try countTable(offset, use)
+      // The other half of the work is the refcounts.
+      progress(done, 2 * tables.count)
+    }
   }
 
   /// Counts what an L2 table refers to, as often as the table itself is in use.
-  mutating func countTable(_ offset: UInt64, _ use: TableUse) throws(ImageError) {
-    let clusterSize = UInt64(geometry.clusterSize)
-    let active = UInt64(use.active)
+  private mutating func countTable(_ offset: UInt64, _ use: TableUse) throws(ImageError) {
+    let bytes = try readBytes(geometry.clusterSize, at: offset)
     // Where the next cluster would go on; QEMU begins anew with each table.
     var next: UInt64?
-    for raw in try readEntries(geometry.l2EntriesPerTable, at: offset) where raw != 0 {
-      let entry = L2Entry(rawValue: raw)
-      var host = entry.hostOffset
-      do throws(FormatError) {
-        switch try entry.meaning(geometry) {
-        case .unallocated, .zero: host = 0
-        case .data(let offset, _), .zeroPreallocated(let offset, _): host = offset
-        case .compressed(let location):
-          if raw >> 63 != 0 { report.addCorruption(.compressedCopied(entry: raw), times: use.all) }
-          reference(location.hostOffset, UInt64(location.byteCount), times: use.all)
-          report.allocatedClusters += active
-          report.compressedClusters += active
-          // No two compressed clusters are read as one.
-          report.fragmentedClusters += active
-          continue
-        }
-      } catch { report.addCorruption(.entry(error), times: use.all) }
-      if host == 0 { continue }
-      reference(host, clusterSize, times: use.all)
-      report.allocatedClusters += active
-      if let next, next != host { report.fragmentedClusters += active }
-      next = host + clusterSize
+    bytes.withBytes { bytes in
+      for index in 0..<form.entriesPerTable {
+        let entry = form.entry(bytes, index)
+        if !entry.isEmpty { count(entry, use, &next) }
+      }
     }
   }
+
+  private mutating func count(_ entry: CheckedEntry, _ use: TableUse, _ next: inout UInt64?) {
+    let active = UInt64(use.active)
+    let kind = form.kind(entry)
+    let faults = form.faults(of: entry)
+    if !faults.isEmpty {
+      // What is still wrong after mending is what cannot be mended.
+      let stays = Set(form.faults(of: form.mended(entry)))
+      for fault in faults {
+        let finding = CheckFinding.l2Entry(entry.raw.rawValue, bitmap: entry.bitmap, reason: fault)
+        if stays.contains(fault) {
+          report.addBrokenEntry(finding, times: use.all)
+        } else {
+          report.addMendableEntry(finding, times: use.all)
+        }
+      }
+    }
+    switch kind {
+    case .unallocated, .zero: return
+    case .compressed:
+      if form.hasDataFile || entry.bitmap != 0 { return }
+      let location = CompressedLocation(entry: entry.raw, clusterBits: geometry.clusterBits)
+      reference(location.hostOffset, UInt64(location.byteCount), times: use.all)
+      report.allocatedClusters += active
+      report.compressedClusters += active
+      // No two compressed clusters are read as one.
+      report.fragmentedClusters += active
+    case .normal, .zeroAllocated:
+      let host = entry.raw.hostOffset
+      report.allocatedClusters += active
+      if let next, next != host { report.fragmentedClusters += active }
+      next = host + UInt64(geometry.clusterSize)
+      // A data file has no refcounts.
+      if form.hasDataFile { return }
+      reference(host, UInt64(geometry.clusterSize), times: use.all)
+      let cluster = geometry.clusterIndex(containing: host)
+      if use.active > 0, cluster >= clusterCount, farClusters.count < Self.farClusterLimit {
+        farClusters.insert(cluster)
+      }
+    }
+  }
+
+  /// How many clusters behind the file are remembered; the marks of others count as wrong.
+  private static let farClusterLimit = 1 << 16
 
   // MARK: - Snapshots
 
   /// Counts the snapshot directory and the L1 tables of all snapshots.
   mutating func countSnapshots() throws(ImageError) {
     guard header.snapshotCount > 0 else { return }
-    let offset = header.snapshotsOffset
-    guard offset < fileLength else {
-      report.addError(
-        .snapshotDirectory(.truncated(structure: "file", needed: Int(offset), available: 0)))
-      return
+    if form.hasDataFile {
+      report.addBrokenEntry(.snapshotsWithDataFile(count: header.snapshotCount))
     }
-    let length = min(fileLength - offset, UInt64(SnapshotEntry.maximumDirectoryBytes))
+    let offset = header.snapshotsOffset
+    // What lies behind the end of the file reads as entries without anything.
+    let inFile = offset < fileLength ? fileLength - offset : 0
+    let wanted = inFile + UInt64(header.snapshotCount * SnapshotEntry.fixedByteCount)
+    let length = min(wanted, UInt64(SnapshotEntry.maximumDirectoryBytes))
     let bytes = try readBytes(Int(length), at: offset)
     let snapshots: [SnapshotEntry]
     do {
@@ -79,87 +131,44 @@ extension CheckRun {
       snapshots = try unsafe SnapshotEntry.parseDirectory(
         bytes.span.bytes, count: header.snapshotCount, version: geometry.version)
     } catch {
-      report.addError(.snapshotDirectory(error))
+      report.addUnknownReferences(.snapshotDirectory(error))
       return
     }
     for snapshot in snapshots {
-      if snapshot.isIncomplete {
-        report.addCorruption(.snapshot(id: snapshot.id, reason: "its entry is incomplete"))
-      }
-      do throws(FormatError) { try snapshot.checkTable(in: geometry) } catch {
-        report.addCorruption(.snapshot(id: snapshot.id, reason: error.description))
+      if snapshot.isIncomplete { report.addIncompleteSnapshot(id: snapshot.id) }
+      guard geometry.offsetInCluster(snapshot.l1TableOffset) == 0 else {
+        report.addBrokenEntry(.snapshot(id: snapshot.id, reason: "its L1 table is not aligned"))
         continue
       }
-      _ = try countL1(at: snapshot.l1TableOffset, snapshot.l1Size, isActive: false)
+      guard snapshot.l1Size <= Geometry.maximumL1TableBytes / 8 else {
+        report.addBrokenEntry(.snapshot(id: snapshot.id, reason: "its L1 table is too large"))
+        continue
+      }
+      try countL1(at: snapshot.l1TableOffset, snapshot.l1Size, isActive: false)
     }
     reference(offset, UInt64(snapshots.reduce(0) { $0 + $1.encodedByteCount }))
   }
 
-  // MARK: - Persistent bitmaps
+  // MARK: - Encryption
 
-  /// Counts the bitmap directory, tables and clusters, if the header says that they are valid.
-  mutating func countBitmaps() throws(ImageError) {
-    guard header.autoclearFeatures & Self.bitmapsFeature != 0,
-      let item = header.extensions.first(where: { $0.type == HeaderExtension.bitmapsType })
-    else { return }
-    guard item.data.count >= 24 else { return addBitmapCorruption("the extension is too short") }
-    let size = BigEndian.uint64(item.data, at: 8)
-    let offset = BigEndian.uint64(item.data, at: 16)
-    guard size <= Self.maximumBitmapDirectoryBytes else {
-      return addBitmapCorruption("the directory is too long")
+  /// Counts the clusters of the LUKS header.
+  mutating func countEncryptionHeader() {
+    guard header.encryption == .luks else { return }
+    let item = header.extensions.last { $0.type == HeaderExtension.encryptionType }
+    guard let item, item.data.count == 16 else {
+      report.addUnknownReferences(.encryptionHeader(reason: "the header does not say where it is"))
+      return
     }
-    guard reference(offset, size) else { return }
-    let directory = try readBytes(Int(size), at: offset)
-    var position = 0
-    while position < directory.count {
-      guard let bitmap = bitmapTable(directory, at: position) else {
-        return addBitmapCorruption("directory entry at \(position) is not valid")
-      }
-      position = bitmap.end
-      guard reference(bitmap.offset, UInt64(bitmap.size) * 8) else { continue }
-      for entry in try readEntries(bitmap.size, at: bitmap.offset) where entry != 0 {
-        let host = L1Entry(rawValue: entry & ~1).tableOffset
-        let isValid =
-          entry & 0xff00_0000_0000_01fe == 0 && geometry.offsetInCluster(host) == 0
-          && (host == 0 || entry & 1 == 0)
-        if !isValid {
-          addBitmapCorruption("table entry 0x\(String(entry, radix: 16))")
-        } else if host != 0 {
-          reference(host, UInt64(geometry.clusterSize))
-        }
-      }
-    }
+    reference(BigEndian.uint64(item.data, at: 0), BigEndian.uint64(item.data, at: 8))
   }
+}
 
-  /// The autoclear bit that says that the bitmaps are valid.
-  static let bitmapsFeature: UInt64 = 1
-  /// QEMU's limit: 65535 bitmaps of at most a KiB of directory each.
-  private static let maximumBitmapDirectoryBytes: UInt64 = 65535 * 1024
-  /// QEMU's limit for the clusters of one bitmap.
-  private static let maximumBitmapBytes = 512 << 20
-
-  private mutating func addBitmapCorruption(_ reason: String) {
-    report.addCorruption(.bitmaps(reason: reason))
-  }
-
-  /// The table of the directory entry at `position` and where the next entry is; nil if it breaks the
-  /// format. See "Bitmap directory" in qcow2.rst.
-  ///
-  ///      0  table offset 8   8 table size 4   12 flags 4   16 type 1   17 granularity bits 1
-  ///     18  name length 2   20 extra data length 4   24 extra data, name, padding to 8 bytes
-  private func bitmapTable(
-    _ directory: [UInt8], at position: Int
-  ) -> (offset: UInt64, size: Int, end: Int)? {
-    guard directory.count - position >= 24 else { return nil }
-    let offset = BigEndian.uint64(directory, at: position)
-    let size = Int(BigEndian.uint32(directory, at: position + 8))
-    let nameLength = Int(BigEndian.uint16(directory, at: position + 18))
-    let extraLength = Int(BigEndian.uint32(directory, at: position + 20))
-    let end = (position + 24 + extraLength + nameLength + 7) & ~7
-    guard end <= directory.count, (1...1023).contains(nameLength), offset != 0,
-      geometry.offsetInCluster(offset) == 0, size > 0,
-      size <= Self.maximumBitmapBytes >> geometry.clusterBits
-    else { return nil }
-    return (offset, size, end)
+extension L2Form {
+  /// The entry at `index` of a table.
+  func entry(_ table: RawSpan, _ index: Int) -> CheckedEntry {
+    let offset = index * entryBytes
+    return CheckedEntry(
+      raw: L2Entry(rawValue: BigEndian.uint64(table, at: offset)),
+      bitmap: hasSubclusters ? BigEndian.uint64(table, at: offset + 8) : 0)
   }
 }

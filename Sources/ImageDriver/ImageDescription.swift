@@ -1,4 +1,5 @@
 package import BlockIO
+package import Encryption
 internal import HostSystem
 internal import Qcow2Format
 
@@ -14,12 +15,20 @@ package struct ImageDescription: Sendable, Equatable {
     package var compression: String
     /// Whether a writer may let refcounts lag.
     package var hasLazyRefcounts: Bool
+    /// Whether L2 entries tell of subclusters.
+    package var hasExtendedL2: Bool
     /// Whether the image is marked corrupt.
     package var isCorrupt: Bool
     /// Whether the image is marked as not closed.
     package var isDirty: Bool
     /// How many internal snapshots there are.
     package var snapshotCount: Int
+    /// The file with the bytes of the guest as the header names it, nil if that is the image itself.
+    package var dataFile: String?
+    /// Whether the data file can be used as a raw image.
+    package var isDataFileRaw: Bool
+    /// How the image is encrypted with LUKS, nil if it is not.
+    package var luks: LUKSHeader?
     /// Features that keep the image from being mounted.
     package var unsupportedFeatures: [String]
   }
@@ -40,6 +49,9 @@ package struct ImageDescription: Sendable, Equatable {
   /// `qcow2` or `raw`.
   package var formatName: String { qcow2 == nil ? "raw" : "qcow2" }
 
+  /// The bytes of the disk are encrypted, in whatever way.
+  package private(set) var isEncrypted = false
+
   /// Reads the header of a file; one that does not begin as qcow2 does is described as raw.
   package init(of storage: any BlockStorage) throws(ImageError) {
     path = storage.path
@@ -49,16 +61,29 @@ package struct ImageDescription: Sendable, Equatable {
       return
     }
     let header = try ImageHeader.read(from: storage)
+    isEncrypted = header.encryption != .none
     virtualSize = header.geometry.virtualSize
     clusterSize = header.geometry.clusterSize
     backing = header.backingFile.map {
       BackingReference(name: $0, format: header.backingFormat)
     }
+    var unsupported = header.unsupportedFeatures()
+    var luks: LUKSHeader?
+    if header.encryption == .luks {
+      do { luks = try Qcow2Image.encryptionHeader(of: storage).header } catch {
+        // The rest can be told all the same.
+        unsupported.append("\(error)")
+      }
+    }
     qcow2 = Qcow2(
       version: header.geometry.version, refcountBits: 1 << header.geometry.refcountOrder,
       compression: header.compressionType == .zstd ? "zstd" : "zlib",
       hasLazyRefcounts: header.compatibleFeatures & ImageHeader.lazyRefcountsFeature != 0,
+      hasExtendedL2: header.geometry.hasExtendedL2,
       isCorrupt: header.isCorrupt, isDirty: header.isDirty, snapshotCount: header.snapshotCount,
-      unsupportedFeatures: header.unsupportedFeatures())
+      dataFile: header.geometry.hasDataFile ? header.dataFile ?? "" : nil,
+      isDataFileRaw: header.isDataFileRaw,
+      luks: luks,
+      unsupportedFeatures: unsupported)
   }
 }

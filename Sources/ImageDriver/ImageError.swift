@@ -1,4 +1,5 @@
 package import BlockIO
+package import Encryption
 package import HostSystem
 package import Qcow2Format
 
@@ -12,6 +13,10 @@ package enum ImageError: Error, Sendable, Equatable, CustomStringConvertible {
   case corrupt(path: String, reason: String)
   /// The image needs what chainfs does not have.
   case unsupported(path: String, feature: String)
+  /// The image is encrypted, and there is no secret for it.
+  case secretNeeded(path: String)
+  /// The image cannot be decrypted.
+  case encryption(path: String, EncryptionError)
   /// The image must be repaired before it is written to.
   case needsRepair(path: String, reason: String)
   /// The image was opened for reading.
@@ -25,6 +30,8 @@ package enum ImageError: Error, Sendable, Equatable, CustomStringConvertible {
     case .storage(let cause): cause.kind
     case .format, .corrupt: .corrupt
     case .unsupported: .unsupported
+    case .secretNeeded: .accessDenied
+    case .encryption(_, let cause): cause.kind
     case .needsRepair: .corrupt
     case .readOnly: .readOnly
     case .tablesFull: .noSpace
@@ -40,8 +47,12 @@ package enum ImageError: Error, Sendable, Equatable, CustomStringConvertible {
       "\(path): the image is corrupt: \(reason); look at it with chainfs check"
     case .unsupported(let path, let feature):
       "\(path): \(feature) is not supported yet; qemu-img convert makes an image without it"
+    case .secretNeeded(let path):
+      "\(path): the image is encrypted; give the file that holds its secret with -o secret=FILE"
+    case .encryption(let path, let cause): "\(path): \(cause)"
     case .needsRepair(let path, let reason):
-      "\(path): \(reason); mend it with qemu-img check -r all \(path), or mount it with -o ro"
+      "\(path): \(reason); mend it with chainfs check --repair all \(path), or mount it"
+        + " with -o ro"
     case .readOnly(let path): "\(path): open read-only"
     case .tablesFull(let path): "\(path): the image's refcount table has reached its limit"
     }

@@ -181,7 +181,8 @@ extension MetadataState {
     let first = max(units.lowerBound, start) - start
     let end = min(units.upperBound, start + subclusters) - start
     precondition(first < end, "units outside of their cluster")
-    return geometry.allSubclusters >> UInt32(subclusters - (end - first)) << UInt32(first)
+    let ones = geometry.allSubclusters >> UInt32(subclusters - (end - first))
+    return ones << UInt32(first)
   }
 
   /// How many bits are set without a gap from `first` on.

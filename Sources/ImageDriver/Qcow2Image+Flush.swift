@@ -62,7 +62,11 @@ extension Qcow2Image {
       return freed
     }
     if freed.isEmpty { return }
-    let unused = try allocator.release(freed.map(\.index))
+    let unused: [UInt64]
+    do { unused = try allocator.release(freed.map(\.index)) } catch {
+      marks.keepDirty()
+      throw noted(error)
+    }
     // The host gets the space back; best effort, since the refcount is what counts.
     let data = Set(freed.lazy.filter(\.isData).map(\.index))
     for run in unused.filter(data.contains).sorted().runs() {
@@ -80,32 +84,42 @@ extension Qcow2Image {
   package func setBacking(_ reference: BackingReference?) throws(ImageError) {
     try prepareToWrite()
     try flush()
-    let cluster = try ImageHeader.firstCluster(of: storage)
-    let rewrite: BackingRewrite
-    do {
-      // The array outlives the call.
-      rewrite = try unsafe ImageHeader.backingRewrite(
-        firstCluster: cluster.span.bytes, backingFile: reference?.name,
-        backingFormat: reference?.format)
-    } catch { throw .format(path: path, error) }
-    // Order: what the new header refers to lies where the old one has nothing; then the sector that
-    // flips from one to the other; each is durable before the next.
-    for piece in rewrite.preparation {
-      try storage.writeTable(piece.bytes, at: UInt64(piece.offset))
+    // The sector holds the dirty and the corrupt bit as well.
+    try marks.withHeader { () throws(ImageError) in
+      let cluster = try ImageHeader.firstCluster(of: storage)
+      let rewrite: BackingRewrite
+      do throws(FormatError) {
+        // The array outlives the call.
+        rewrite = try unsafe ImageHeader.backingRewrite(
+          firstCluster: cluster.span.bytes, backingFile: reference?.name,
+          backingFormat: reference?.format)
+      } catch { throw .format(path: path, error) }
+      // Order: what the new header refers to lies where the old one has nothing; then the sector that
+      // flips from one to the other; each is durable before the next.
+      for piece in rewrite.preparation {
+        try storage.writeTable(piece.bytes, at: UInt64(piece.offset))
+      }
+      try sync()
+      try storage.replaceTable(Array(cluster[..<rewrite.flip.count]), with: rewrite.flip, at: 0)
+      try sync()
     }
-    try sync()
-    try storage.replaceTable(Array(cluster[..<rewrite.flip.count]), with: rewrite.flip, at: 0)
-    try sync()
     keepBacking(reference)
   }
 
   package func close() throws(ImageError) {
     if isReadOnly { return }
     try flush()
+    // Nothing more is counted down by tables that cannot be trusted.
+    if marks.corruption != nil { return }
     try releaseFreed()
     // Order: nothing points to what was claimed ahead, so it may be counted down.
-    try allocator.close()
+    do { try allocator.close() } catch {
+      marks.keepDirty()
+      throw error
+    }
     try sync()
+    // Order: the refcounts are true and durable; nothing is ahead any more.
+    try marks.clearDirty()
   }
 }
 

@@ -2,13 +2,18 @@
 // the first sector, so one write changes it as a whole.
 //
 //     1  all is flushed
-//     2  an L1 table that is long enough: the clusters it has, or new ones that hold a copy
+//     2  an L1 table that is long enough: the clusters it has, or new ones that hold a copy; and a
+//        data file that is long enough, if there is one
 //     3  sync
 //     4  the first sector, with the new size
 //     5  sync
 //     6  an L1 table that was replaced is free
 //
 // A crash before 4 leaves the old size (and perhaps a leak), after it the new one.
+//
+// L1 entries behind the end of the disk hold the VM state of an internal snapshot that was gone back
+// to. It would become bytes of the disk, so the new table, in a new place, is without them; their
+// references are given back with 6. The snapshot has its own L1 table and keeps everything.
 
 internal import BlockIO
 internal import HostSystem
@@ -23,8 +28,10 @@ extension Qcow2Image {
   package func grown(to size: UInt64) throws(ImageError) -> Qcow2Image {
     precondition(size >= virtualSize && size.isMultiple(of: 512), "a disk only grows, by sectors")
     try prepareToWrite()
-    if header.snapshotCount > 0 {
-      throw .unsupported(path: path, feature: "growing an image with internal snapshots")
+    if header.snapshotCount > 0, geometry.version < 3 {
+      // Only in version 3 does each snapshot have to say how large its disk was.
+      throw .unsupported(
+        path: path, feature: "growing a version 2 image that has internal snapshots")
     }
     let needed: Int
     do throws(FormatError) {
@@ -37,21 +44,31 @@ extension Qcow2Image {
     // Order: the tables on disk are complete before the L1 table is copied.
     try flush()
     try releaseFreed()
-    let (table, isNew) = try longerL1(needed)
-    var sector = try storage.readTable(512, at: 0)
-    BigEndian.store(size, in: &sector, at: 24)
-    BigEndian.store(UInt32(max(needed, header.l1Size)), in: &sector, at: 36)
-    BigEndian.store(table, in: &sector, at: 40)
+    let (table, isNew, hidden) = try longerL1(needed)
+    let references = try clusters(under: hidden)
+    if hasOwnDataFile, try onStorage({ () throws(StorageError) in try data.size() }) < size {
+      try onStorage { () throws(StorageError) in try data.truncate(to: size) }
+    }
     // Order: the table, then the header that points to it, then the old table is free.
-    try onStorage { () throws(StorageError) in try storage.flush() }
+    try onStorage { () throws(StorageError) in
+      if hasOwnDataFile { try data.flush() }
+      try storage.flush()
+    }
     do throws(ImageError) {
-      try storage.writeTable(sector, at: 0)
-      try onStorage { () throws(StorageError) in try storage.flush() }
-      let image = try Qcow2Image(storage: storage, data: data)
+      try marks.withHeader { () throws(ImageError) in
+        var sector = try storage.readTable(512, at: 0)
+        BigEndian.store(size, in: &sector, at: 24)
+        BigEndian.store(UInt32(max(needed, header.l1Size)), in: &sector, at: 36)
+        BigEndian.store(table, in: &sector, at: 40)
+        try storage.writeTable(sector, at: 0)
+        try onStorage { () throws(StorageError) in try storage.flush() }
+      }
+      let image = try Qcow2Image(
+        storage: storage, data: data, cacheBytes: Self.activeCacheBytes, marks: marks)
       try allocator.close()
       if isNew {
         let old = clusters(ofTableAt: header.l1TableOffset, entries: header.l1Size)
-        _ = try image.allocator.release(Array(old))
+        _ = try image.allocator.release(Array(old) + references)
       }
       return image
     } catch {
@@ -61,20 +78,26 @@ extension Qcow2Image {
     }
   }
 
-  /// An L1 table on disk with at least so many entries, and whether it is in a new place.
-  private func longerL1(_ needed: Int) throws(ImageError) -> (offset: UInt64, isNew: Bool) {
+  /// An L1 table on disk with at least so many entries, whether it is in a new place, and the entries
+  /// behind the disk that it is without.
+  private func longerL1(
+    _ needed: Int
+  ) throws(ImageError) -> (offset: UInt64, isNew: Bool, hidden: [UInt64]) {
     let old = header.l1TableOffset
-    if needed <= header.l1Size { return (old, false) }
+    let behind = geometry.l1EntriesNeeded
+    let hidden = try storage.readEntries(header.l1Size - behind, at: old + UInt64(behind) * 8)
+      .filter { $0 != 0 }
+    if needed <= header.l1Size, hidden.isEmpty { return (old, false, []) }
     let has = clusters(ofTableAt: old, entries: header.l1Size)
-    let wants = clusters(ofTableAt: old, entries: needed)
-    if has == wants {
+    let wants = clusters(ofTableAt: old, entries: max(needed, header.l1Size))
+    if has == wants, hidden.isEmpty {
       // Nobody else uses the rest of a table's last cluster, but nobody promised that it is zero.
       try storage.writeTable(
         [UInt8](repeating: 0, count: (needed - header.l1Size) * 8),
         at: old + UInt64(header.l1Size) * 8)
-      return (old, false)
+      return (old, false, [])
     }
-    var table = try storage.readTable(header.l1Size * 8, at: old)
+    var table = try storage.readTable(behind * 8, at: old)
     table.append(
       contentsOf: repeatElement(0, count: wants.count * clusterSize - table.count))
     let run = try claim(upTo: wants.count)
@@ -84,7 +107,39 @@ extension Qcow2Image {
       throw .tablesFull(path: path)
     }
     try storage.writeTable(table, at: offset)
-    return (offset, true)
+    return (offset, true, hidden)
+  }
+
+  /// The clusters that L1 entries refer to, one index for each reference.
+  private func clusters(under entries: [UInt64]) throws(ImageError) -> [UInt64] {
+    var clusters: [UInt64] = []
+    for entry in entries {
+      let table: UInt64?
+      do { table = try L1Entry(rawValue: entry).table(in: geometry) } catch {
+        throw .format(path: path, error)
+      }
+      guard let table else { continue }
+      clusters.append(geometry.clusterIndex(containing: table))
+      let bytes = try storage.readTable(clusterSize, at: table)
+      do { clusters += try self.clusters(inTable: bytes) } catch {
+        throw .format(path: path, error)
+      }
+    }
+    return clusters
+  }
+
+  private func clusters(inTable bytes: [UInt8]) throws(FormatError) -> [UInt64] {
+    var clusters: [UInt64] = []
+    for place in stride(from: 0, to: bytes.count, by: bytes.count / geometry.l2EntriesPerTable) {
+      let entry = L2Entry(rawValue: BigEndian.uint64(bytes, at: place))
+      if entry.isCompressed {
+        guard case .compressed(let location) = try entry.meaning(geometry) else { continue }
+        clusters += location.hostClusters(clusterBits: geometry.clusterBits)
+      } else if entry.hostOffset != 0, !hasOwnDataFile {
+        clusters.append(geometry.clusterIndex(containing: entry.hostOffset))
+      }
+    }
+    return clusters
   }
 
   private func clusters(ofTableAt offset: UInt64, entries: Int) -> Range<UInt64> {

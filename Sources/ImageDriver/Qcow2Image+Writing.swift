@@ -47,6 +47,8 @@ extension Qcow2Image {
       ? range.end.roundedUp(to: UInt64(clusterSize)) : range.end.roundedDown(to: unit)
     guard whole > range.offset else { return 0 }
     let first = range.offset.rawValue / unit
+    // A crash leaves what was freed and is not counted down yet.
+    try marks.setDirty()
     let seen = try makeZero(first..<whole.rawValue / unit, .zero(mode, below)).seen
     let done = GuestRange(
       from: range.offset, to: min(GuestOffset((first + seen) * unit), range.end))
@@ -138,15 +140,18 @@ extension Qcow2Image {
   }
 
   func claim(upTo count: Int) throws(ImageError) -> Range<UInt64> {
-    try allocator.claim(upTo: count) { run in
-      // Lock: allocator, then the tables.
-      state.withLock { state in
-        state.l1.contains { entry in
-          let table = L1Entry(rawValue: entry).tableOffset
-          return table != 0 && run.contains(geometry.clusterIndex(containing: table))
+    try marks.setDirty()
+    do {
+      return try allocator.claim(upTo: count) { run in
+        // Lock: allocator, then the tables.
+        state.withLock { state in
+          state.l1.contains { entry in
+            let table = L1Entry(rawValue: entry).tableOffset
+            return table != 0 && run.contains(geometry.clusterIndex(containing: table))
+          }
         }
       }
-    }
+    } catch { throw noted(error) }
   }
 
   // MARK: - L2 tables
@@ -193,6 +198,9 @@ extension Qcow2Image {
   /// Clears the features that promise what a writer without them breaks.
   func prepareToWrite() throws(ImageError) {
     if isReadOnly { throw .readOnly(path: path) }
+    if let corruption = marks.corruption {
+      throw .needsRepair(path: path, reason: "the image was found corrupt (\(corruption))")
+    }
     guard needsFirstWrite.load(ordering: .acquiring) else { return }
     try firstWrite.withLock { _ throws(ImageError) in
       guard needsFirstWrite.load(ordering: .relaxed) else { return }

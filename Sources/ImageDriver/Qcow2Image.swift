@@ -26,6 +26,7 @@ package final class Qcow2Image: WritableImage {
   let state: Monitor<MetadataState>
   let allocator: ClusterAllocator
   let flushes = FlushGroup()
+  let marks: ImageMarks
   private let backing: Monitor<BackingReference?>
   let needsFirstWrite: Atomic<Bool>
   let firstWrite = Monitor(())
@@ -44,23 +45,31 @@ package final class Qcow2Image: WritableImage {
   ///
   /// `data` is where the guest's bytes are if that is not the image file itself. Reads the header
   /// only. Throws for what is not qcow2, breaks the format, needs a feature that is not there, or may
-  /// not be written to in the state it is in.
-  package init(
+  /// not be written to in the state it is in. An image that was not closed is repaired first if it is
+  /// to be written to: its refcounts are counted anew.
+  package convenience init(
     storage: any BlockStorage, data: (any BlockStorage)? = nil,
     cacheBytes: Int = Qcow2Image.activeCacheBytes
   ) throws(ImageError) {
+    try self.init(storage: storage, data: data, cacheBytes: cacheBytes, marks: nil)
+  }
+
+  /// Opens an image, or goes on with one whose header has changed, with the marks it had.
+  init(
+    storage: any BlockStorage, data: (any BlockStorage)?, cacheBytes: Int, marks: ImageMarks?
+  ) throws(ImageError) {
     let path = storage.path
-    let header = try ImageHeader.read(from: storage)
+    var header = try ImageHeader.read(from: storage)
     if let feature = header.unsupportedFeatures().first {
       throw .unsupported(path: path, feature: feature)
     }
+    // The bytes in the file are not the guest's: nobody may take them for that.
+    if header.encryption == .luks, !(data is EncryptedStorage) { throw .secretNeeded(path: path) }
     if !storage.isReadOnly {
       if header.isCorrupt {
         throw .needsRepair(path: path, reason: "the image is marked corrupt")
       }
-      if header.isDirty {
-        throw .needsRepair(path: path, reason: "the image was not closed and its refcounts lag")
-      }
+      if header.isDirty, marks == nil { header = try Self.recover(storage) }
     }
     try header.checkTables(in: storage)
     if header.geometry.hasDataFile, data == nil {
@@ -71,6 +80,7 @@ package final class Qcow2Image: WritableImage {
     self.header = header
     isReadOnly = storage.isReadOnly
     geometry = header.geometry
+    self.marks = marks ?? ImageMarks(storage: storage, header: header)
     state = Monitor(MetadataState(geometry: header.geometry, cacheBytes: cacheBytes))
     allocator = ClusterAllocator(storage: storage, header: header)
     backing = Monitor(
@@ -149,6 +159,12 @@ package final class Qcow2Image: WritableImage {
   /// Puts a question to the tables until it has an answer.
   func ask<Value: Sendable>(
     _ question: (inout MetadataState) -> Lookup<Value>
+  ) throws(ImageError) -> Value {
+    do { return try answer(to: question) } catch { throw noted(error) }
+  }
+
+  private func answer<Value: Sendable>(
+    to question: (inout MetadataState) -> Lookup<Value>
   ) throws(ImageError) -> Value {
     while true {
       var seen: UInt64 = 0

@@ -43,6 +43,13 @@ extension BlockStorage {
     }
   }
 
+  /// Writes table entries; if that fails, `previous` is put back.
+  func replaceEntries(
+    _ previous: [UInt64], with entries: [UInt64], at offset: UInt64
+  ) throws(ImageError) {
+    try replaceTable(previous.bigEndianBytes, with: entries.bigEndianBytes, at: offset)
+  }
+
   /// Reads table entries, which are big-endian on disk.
   func readEntries(_ count: Int, at offset: UInt64) throws(ImageError) -> [UInt64] {
     let bytes = try readTable(count * 8, at: offset)
@@ -51,11 +58,16 @@ extension BlockStorage {
 
   /// Writes table entries.
   func writeEntries(_ entries: some Collection<UInt64>, at offset: UInt64) throws(ImageError) {
-    var bytes = [UInt8](repeating: 0, count: entries.count * 8)
-    for (index, entry) in entries.enumerated() {
-      BigEndian.store(entry, in: &bytes, at: index * 8)
-    }
-    try writeTable(bytes, at: offset)
+    try writeTable(entries.bigEndianBytes, at: offset)
+  }
+}
+
+extension Collection<UInt64> {
+  /// The numbers as they are on disk.
+  fileprivate var bigEndianBytes: [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: count * 8)
+    for (index, entry) in enumerated() { BigEndian.store(entry, in: &bytes, at: index * 8) }
+    return bytes
   }
 }
 

@@ -18,6 +18,8 @@ package enum FormatError: Error, Equatable, Sendable {
   case compressionTypeMismatch(type: UInt8, featureBit: Bool)
   /// A header extension is longer than the room before the backing file name or the cluster's end.
   case extensionOverrun(type: UInt32, length: UInt32, available: Int)
+  /// The header extension that tells where the LUKS header is contradicts the header.
+  case encryptionHeader(reason: String)
   /// A name in the header is not UTF-8 text without NUL.
   case nameNotText(field: String)
   /// The header with its extensions and backing file name does not fit where it must.
@@ -50,8 +52,11 @@ extension FormatError: CustomStringConvertible {
     case .extensionOverrun(let type, let length, let available):
       "header extension 0x\(String(type, radix: 16)) is too large: its length is \(length),"
         + " \(available) bytes are left"
+    case .encryptionHeader(let reason): "encryption header extension: \(reason)"
     case .nameNotText(let field):
-      "\(field) is not UTF-8 text; set another with qemu-img rebase -u"
+      "\(field) is not UTF-8 text; "
+        + (field == "data file name"
+          ? "set another with qemu-img amend" : "set another with qemu-img rebase -u")
     case .headerFull(let needed, let available):
       "the header needs \(needed) bytes and has room for \(available);"
         + " use a shorter backing file name"

@@ -45,8 +45,9 @@ package struct Geometry: Sendable, Equatable {
     if hasExtendedL2 {
       try check("cluster_bits with extended L2", UInt64(clusterBits), in: 14...21)
     }
+    let l2Bits = clusterBits - (hasExtendedL2 ? 4 : 3)
     let maximumSize =
-      UInt64(Geometry.maximumL1TableBytes / 8) << UInt64(2 * clusterBits - (hasExtendedL2 ? 4 : 3))
+      UInt64(Geometry.maximumL1TableBytes / 8) << UInt64(clusterBits + l2Bits)
     try check("size", virtualSize, in: 0...maximumSize)
     self.version = version
     self.clusterBits = clusterBits
@@ -99,6 +100,12 @@ package struct Geometry: Sendable, Equatable {
   /// The start of the cluster that holds `offset`: `offset` rounded down.
   package func clusterStart(containing offset: UInt64) -> UInt64 {
     offset & ~UInt64(clusterSize - 1)
+  }
+  /// The indexes of the clusters that hold a byte of an area of the file.
+  package func clusters(of area: FileArea) -> Range<UInt64> {
+    let first = clusterIndex(containing: area.offset)
+    let count = (area.byteCount + UInt64(offsetInCluster(area.offset) + clusterSize - 1))
+    return first..<first + (count >> UInt64(clusterBits))
   }
   /// The index in the L1 table for a guest offset.
   package func l1Index(_ offset: UInt64) -> Int { Int(offset >> UInt64(clusterBits + l2Bits)) }

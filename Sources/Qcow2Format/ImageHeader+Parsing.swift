@@ -34,6 +34,7 @@ extension ImageHeader {
     let name = try backingNameRange(
       bytes, headerLength: header.headerLength, clusterSize: clusterSize)
     let end = try header.parseExtensions(bytes, upTo: name?.lowerBound ?? clusterSize)
+    try header.checkEncryption()
     if let name {
       let text = BigEndian.copy(bytes, name).prefix { $0 != 0 }
       guard let decoded = String(validating: text, as: UTF8.self) else {
@@ -155,10 +156,35 @@ extension ImageHeader {
       let item = HeaderExtension(
         type: type, data: BigEndian.copy(bytes, offset..<offset + Int(length)))
       if type == HeaderExtension.backingFormatType { try ImageHeader.checkFormat(item.data) }
+      if type == HeaderExtension.dataFileType,
+        String(validating: item.data, as: UTF8.self) == nil
+      {
+        throw .nameNotText(field: "data file name")
+      }
       extensions.append(item)
       offset += item.encodedByteCount - 8
     }
     return min(offset, end)
+  }
+
+  private func checkEncryption() throws(FormatError) {
+    let items = extensions.filter { $0.type == HeaderExtension.encryptionType }
+    guard encryption == .luks else {
+      if items.isEmpty { return }
+      throw .encryptionHeader(reason: "it is there, but crypt_method is \(encryption.rawValue)")
+    }
+    guard items.count == 1, items[0].data.count == FileArea.encodedByteCount,
+      let area = encryptionHeader
+    else {
+      throw .encryptionHeader(
+        reason: "an encrypted image has one, of \(FileArea.encodedByteCount) bytes")
+    }
+    try check(
+      "encryption header length", area.byteCount,
+      in: 1...ImageHeader.maximumEncryptionHeaderBytes)
+    try checkTable(
+      "encryption header offset", at: area.offset, byteCount: Int(area.byteCount),
+      clusterSize: geometry.clusterSize)
   }
 
   private static func checkFormat(_ data: [UInt8]) throws(FormatError) {

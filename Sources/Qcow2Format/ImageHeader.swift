@@ -45,6 +45,8 @@ package struct ImageHeader: Sendable, Equatable {
   package static let maximumBackingFormatBytes = 15
   /// The most internal snapshots that QEMU takes.
   package static let maximumSnapshotCount = 65536
+  /// The longest LUKS header that is read, key slots and all; version 1 has no use for more.
+  package static let maximumEncryptionHeaderBytes: UInt64 = 64 << 20
   /// The length of a version 2 header.
   static let version2Length = 72
   /// The length of the shortest version 3 header, up to the compression type.
@@ -61,6 +63,23 @@ package enum EncryptionMethod: UInt32, Sendable {
   case aes = 1
   /// LUKS.
   case luks = 2
+}
+
+/// A run of bytes of the image file.
+package struct FileArea: Sendable, Equatable {
+  /// Where it begins.
+  package var offset: UInt64
+  /// How long it is.
+  package var byteCount: UInt64
+
+  /// Names a run of bytes.
+  package init(offset: UInt64, byteCount: UInt64) {
+    self.offset = offset
+    self.byteCount = byteCount
+  }
+
+  /// Offset and length in a header extension.
+  static let encodedByteCount = 16
 }
 
 /// How compressed clusters are compressed ("compression_type").
@@ -98,6 +117,9 @@ extension ImageHeader {
     geometry.hasDataFile && autoclearFeatures & Self.rawDataFileFeature != 0
   }
 
+  /// Where the incompatible features are in the header, eight bytes in the first sector.
+  package static let incompatibleFeaturesOffset: UInt64 = 72
+
   /// True if refcounts may be wrong: a writer has to check them first.
   package var isDirty: Bool { incompatibleFeatures & IncompatibleFeature.dirty != 0 }
 
@@ -132,19 +154,43 @@ extension ImageHeader {
     }
   }
 
+  /// The external data file as the header names it, not resolved; nil if it names none.
+  package var dataFile: String? {
+    let last = extensions.last { $0.type == HeaderExtension.dataFileType }
+    let name = last.flatMap { String(validating: $0.data.prefix { $0 != 0 }, as: UTF8.self) }
+    return name == "" ? nil : name
+  }
+
+  /// Where the LUKS header is, nil unless the image is encrypted with LUKS.
+  ///
+  /// Its clusters are in use as those of a table are, and hold no guest data.
+  package var encryptionHeader: FileArea? {
+    guard encryption == .luks,
+      let data = extensions.last(where: { $0.type == HeaderExtension.encryptionType })?.data,
+      data.count == FileArea.encodedByteCount
+    else { return nil }
+    return FileArea(
+      offset: BigEndian.uint64(data, at: 0), byteCount: BigEndian.uint64(data, at: 8))
+  }
+
   /// What the image asks for and chainfs cannot do: such an image must not be opened at all.
   ///
   /// Names as a user knows them, empty if all is well. An unknown bit is called what the image's
   /// own feature name table calls it.
   package func unsupportedFeatures() -> [String] {
     var names: [String] = []
-    switch encryption {
-    case .none: break
-    case .aes: names.append("AES encryption")
-    case .luks: names.append("LUKS encryption")
-    }
+    if encryption == .aes { names.append("AES encryption") }
+    names += unknownFeatures()
+    return names
+  }
+
+  /// The incompatible features that nobody here knows: not even a check can follow such an image.
+  ///
+  /// A bit is called what the image's own feature name table calls it.
+  package func unknownFeatures() -> [String] {
     let unknown = incompatibleFeatures & ~IncompatibleFeature.known
     let table = featureNames
+    var names: [String] = []
     for bit in 0..<64 where unknown & (1 << UInt64(bit)) != 0 {
       let row = table.first { $0.kind == .incompatible && $0.bit == bit && !$0.name.isEmpty }
       names.append(row?.name ?? "unknown incompatible feature bit \(bit)")

@@ -47,7 +47,7 @@ package struct L2Entry: RawRepresentable, Hashable, Sendable {
       guard !geometry.hasDataFile else {
         throw corrupt("it is compressed in an image with an external data file")
       }
-      return .compressed(CompressedLocation(entry: rawValue, clusterBits: geometry.clusterBits))
+      return .compressed(CompressedLocation(entry: self, clusterBits: geometry.clusterBits))
     }
     let readsZero = rawValue & EntryBits.zero != 0
     if readsZero, !geometry.hasZeroFlag {
@@ -109,7 +109,9 @@ package struct CompressedLocation: Sendable, Hashable {
     self.byteCount = byteCount
   }
 
-  init(entry: UInt64, clusterBits: Int) {
+  /// What a compressed entry says; its two highest bits do not matter.
+  package init(entry: L2Entry, clusterBits: Int) {
+    let entry = entry.rawValue
     let offsetBits = UInt64(62 - (clusterBits - 8))
     let sectorMask = (UInt64(1) << UInt64(clusterBits - 8)) - 1
     hostOffset = entry & ((UInt64(1) << offsetBits) - 1)

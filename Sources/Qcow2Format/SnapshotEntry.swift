@@ -8,7 +8,7 @@
 package struct SnapshotEntry: Sendable, Equatable {
   /// Where the snapshot's L1 table is; see ``checkTable(in:)``.
   package var l1TableOffset: UInt64
-  /// The entries of the L1 table, at most 32 MiB of them.
+  /// The entries of the L1 table; see ``checkTable(in:)``.
   package var l1Size: Int
   /// The unique id, a decimal number as text.
   package var id: String
@@ -62,7 +62,6 @@ package struct SnapshotEntry: Sendable, Equatable {
     let extraSize = UInt64(BigEndian.uint32(bytes, at: offset + 36))
     try check("snapshot extra data size", extraSize, in: 0...UInt64(maximumExtraBytes))
     let l1Size = UInt64(BigEndian.uint32(bytes, at: offset + 8))
-    try check("snapshot L1 size", l1Size, in: 0...UInt64(Geometry.maximumL1TableBytes / 8))
     let idStart = extraStart + Int(extraSize)
     let nameStart = idStart + Int(BigEndian.uint16(bytes, at: offset + 12))
     let end = nameStart + Int(BigEndian.uint16(bytes, at: offset + 14))
@@ -92,6 +91,8 @@ package struct SnapshotEntry: Sendable, Equatable {
 
   /// Throws if the snapshot's L1 table cannot be where the entry says.
   package func checkTable(in geometry: Geometry) throws(FormatError) {
+    try check(
+      "snapshot L1 size", UInt64(l1Size), in: 0...UInt64(Geometry.maximumL1TableBytes / 8))
     try Qcow2Format.checkTable(
       "snapshot L1 table offset", at: l1TableOffset, byteCount: l1Size * 8,
       clusterSize: geometry.clusterSize)

@@ -29,6 +29,11 @@ package struct L1Entry: RawRepresentable, Hashable, Sendable {
     rawValue & ~(EntryBits.offsetMask | EntryBits.copied) != 0
   }
 
+  /// The entry as a reader that ignores reserved bits takes it.
+  package var withoutReservedBits: L1Entry {
+    L1Entry(rawValue: rawValue & (EntryBits.offsetMask | EntryBits.copied))
+  }
+
   /// Where the table is, nil if there is none; throws if no table can be there.
   package func table(in geometry: Geometry) throws(FormatError) -> UInt64? {
     guard !hasReservedBits else {

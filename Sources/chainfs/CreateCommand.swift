@@ -11,43 +11,49 @@ struct Create: ParsableCommand {
 
   @OptionGroup var argument: ImageArgument
   @Argument(help: "The size (K, M, G, T for powers of 1024); of an overlay, its backing file's.")
-  var size: SizeArgument?
+  var size: String?
   @Option(name: [.customShort("b"), .long], help: "Make an overlay of this image.")
   var backing: String?
   @Option(name: [.customShort("F"), .long], help: "The format of the backing file.")
   var backingFormat: String?
   @Option(help: "512 to 2M, a power of two.")
-  var clusterSize: SizeArgument?
+  var clusterSize: String?
   @Option(help: "1 to 64, a power of two.")
-  var refcountBits: Int?
+  var refcountBits: String?
   @Option(name: .customLong("version"), help: "2 or 3.")
   var formatVersion: Int?
+  @Option(
+    name: [.customShort("o"), .long],
+    help: "Options as qemu-img takes them, as in cluster_size=4k,extended_l2=on.")
+  var options: [String] = []
 
   func validate() throws {
-    if size == nil && backing == nil {
-      throw ValidationError("give the size of the disk, or --backing")
-    }
-    if argument.isRaw && (backing != nil || size == nil) {
-      throw ValidationError("a raw image has a size and no backing file")
-    }
-    if let clusterSize,
-      clusterSize.bytes.nonzeroBitCount != 1
-        || !(512...2 << 20).contains(clusterSize.bytes)
-    {
-      throw ValidationError("--cluster-size is a power of two from 512 to 2M")
-    }
-    if let refcountBits, refcountBits.nonzeroBitCount != 1 || !(1...64).contains(refcountBits) {
-      throw ValidationError("--refcount-bits is a power of two from 1 to 64")
-    }
-    if let formatVersion, formatVersion != 2 && formatVersion != 3 {
-      throw ValidationError("--version is 2 or 3")
+    do {
+      let options = try allOptions()
+      let size = try options.size(.size)
+      let backing = options[.backingFile].map { BackingReference(name: $0, format: nil) }
+      if size == nil && backing == nil {
+        throw ValidationError("give the size of the disk, or --backing")
+      }
+      if argument.isRaw && (backing != nil || size == nil) {
+        throw ValidationError("a raw image has a size and no backing file")
+      }
+      if let format = options[.backingFormat], format != "qcow2", format != "raw" {
+        throw ValidationError("--backing-format takes qcow2 or raw, not '\(format)'")
+      }
+      _ = try options.image(virtualSize: size ?? 0, backing: backing)
+    } catch let failure as CommandFailure {
+      throw ValidationError(failure.description)
     }
   }
 
   func run() throws {
     let path = argument.path
-    let below = try backing.map { try describeBacking($0, of: path) }
-    guard let bytes = size?.bytes ?? below?.size else {
+    let options = try allOptions()
+    let below = try options[.backingFile].map { name in
+      try describeBacking(BackingReference(name: name, format: options[.backingFormat]), of: path)
+    }
+    guard let bytes = try options.size(.size) ?? below?.size else {
       throw CommandFailure("\(path): the size is missing")
     }
     let storage = try HostFile.create(path, mode: 0o644)
@@ -56,7 +62,8 @@ struct Create: ParsableCommand {
         try storage.truncate(to: bytes)
         try storage.flush()
       } else {
-        try ImageBuilder.create(on: storage, options(bytes, below?.reference))
+        try ImageBuilder.create(
+          on: storage, options.image(virtualSize: bytes, backing: below?.reference))
       }
     } catch {
       storage.close()
@@ -72,34 +79,33 @@ struct Create: ParsableCommand {
         : "\(path): \(image.formatName), \(SizeText.forPeople(image.virtualSize))\n")
   }
 
-  private func options(_ size: UInt64, _ backing: BackingReference?) -> ImageBuilder.Options {
-    var options = ImageBuilder.Options(virtualSize: size, backing: backing)
-    if let clusterSize { options.clusterSize = Int(clusterSize.bytes) }
-    if let formatVersion { options.version = formatVersion }
-    if let refcountBits { options.refcountBits = refcountBits }
-    return options
+  /// The words behind `-o` with the flags and arguments that say the same.
+  private func allOptions() throws -> CreateOptions {
+    var all = try CreateOptions(options)
+    try all.set(.size, size)
+    try all.set(.backingFile, backing)
+    try all.set(.backingFormat, backingFormat)
+    try all.set(.clusterSize, clusterSize)
+    try all.set(.refcountBits, refcountBits)
+    if let formatVersion, formatVersion != 2 && formatVersion != 3 {
+      throw CommandFailure("--version is 2 or 3")
+    }
+    try all.set(.compat, formatVersion.map { "v\($0)" })
+    return all
   }
 
   /// Looks at the backing file, which is named as seen from the new image's directory.
   private func describeBacking(
-    _ name: String, of path: String
+    _ reference: BackingReference, of path: String
   ) throws -> (reference: BackingReference, size: UInt64) {
-    let directory = path.lastIndex(of: "/").map { path[...$0] } ?? ""
-    let place = name.hasPrefix("/") ? name : directory + name
-    let storage = try ImageFile.open(place, isLocked: true)
-    defer { storage.close() }
-    let image = try ImageDescription(of: storage)
-    let format: String
-    switch (backingFormat, image.qcow2) {
-    case ("raw", _):
-      return (BackingReference(name: name, format: "raw"), try storage.size())
-    case ("qcow2", .some), (nil, .some): format = "qcow2"
-    case (nil, nil):
-      throw CommandFailure("\(place) is not a qcow2 image; say --backing-format raw if it is raw")
-    case ("qcow2", nil): throw CommandFailure("\(place) is not a qcow2 image")
-    case (let other?, _):
-      throw CommandFailure("--backing-format takes qcow2 or raw, not '\(other)'")
+    do {
+      let found = try BackingFile.describe(reference, of: path)
+      return (BackingReference(name: reference.name, format: found.format), found.virtualSize)
+    } catch ChainError.notQcow2(let place) {
+      throw CommandFailure(
+        reference.format == nil
+          ? "\(place) is not a qcow2 image; say --backing-format raw if it is raw"
+          : "\(place) is not a qcow2 image")
     }
-    return (BackingReference(name: name, format: format), image.virtualSize)
   }
 }

@@ -42,6 +42,9 @@ enum ImageFile {
     let storage = try open(path, isLocked: isLocked)
     defer { storage.close() }
     let description = try ImageDescription(of: storage)
+    if !isRaw, let foreign = try ForeignFormat.recognized(in: storage) {
+      throw CommandFailure("\(path) is \(foreign.advice(for: path))")
+    }
     guard isRaw == (description.qcow2 == nil) else {
       throw CommandFailure(
         isRaw

@@ -1,5 +1,6 @@
 internal import ArgumentParser
 internal import Control
+internal import Encryption
 internal import ImageDriver
 
 struct Info: ParsableCommand {
@@ -21,6 +22,7 @@ struct Info: ParsableCommand {
       "virtual size: \(SizeText.forPeople(image.virtualSize)) (\(image.virtualSize) bytes)",
       "disk size: \(SizeText.forPeople(image.allocatedBytes))",
     ]
+    if image.isEncrypted { lines.append("encrypted: yes") }
     if let size = image.clusterSize { lines.append("cluster size: \(size)") }
     if let backing = image.backing {
       lines.append("backing file: \(backing.name)")
@@ -30,8 +32,18 @@ struct Info: ParsableCommand {
       lines += [
         "version: \(qcow2.version)", "refcount bits: \(qcow2.refcountBits)",
         "compression: \(qcow2.compression)", "lazy refcounts: \(qcow2.hasLazyRefcounts)",
-        "corrupt: \(qcow2.isCorrupt)", "internal snapshots: \(qcow2.snapshotCount)",
+        "corrupt: \(qcow2.isCorrupt)", "extended l2: \(qcow2.hasExtendedL2)",
+        "internal snapshots: \(qcow2.snapshotCount)",
       ]
+      if let name = qcow2.dataFile {
+        lines += ["data file: \(name)", "data file raw: \(qcow2.isDataFileRaw)"]
+      }
+      if let luks = qcow2.luks {
+        lines.append(
+          "encryption: luks, \(luks.cipher.cipherName)-\(luks.cipher.modeName)-"
+            + "\(luks.cipher.startValueName), \(luks.hash.rawValue), "
+            + "\(luks.slots.count(where: \.isActive)) of \(luks.slots.count) key slots in use")
+      }
       if qcow2.isDirty { lines.append("dirty: true") }
       if !qcow2.unsupportedFeatures.isEmpty {
         lines.append("not supported: \(qcow2.unsupportedFeatures.joined(separator: ", "))")
@@ -58,14 +70,30 @@ struct Info: ParsableCommand {
         members.append(.init("backing-filename-format", .string(format)))
       }
     }
+    if image.isEncrypted { members.append(.init("encrypted", .bool(true))) }
     if let qcow2 = image.qcow2 {
       members.append(.init("dirty-flag", .bool(qcow2.isDirty)))
-      let data: [JSONText.Member] = [
+      let encryption: [JSONText.Member] =
+        qcow2.luks.map { [.init("encrypt", json(of: $0))] } ?? []
+      var data: [JSONText.Member] = [
         .init("compat", .string(qcow2.version == 2 ? "0.10" : "1.1")),
         .init("compression-type", .string(qcow2.compression)),
-        .init("lazy-refcounts", .bool(qcow2.hasLazyRefcounts)),
         .init("refcount-bits", .number(UInt64(qcow2.refcountBits))),
-        .init("corrupt", .bool(qcow2.isCorrupt)),
+      ]
+      if qcow2.version >= 3 {
+        data += [
+          .init("lazy-refcounts", .bool(qcow2.hasLazyRefcounts)),
+          .init("corrupt", .bool(qcow2.isCorrupt)),
+          .init("extended-l2", .bool(qcow2.hasExtendedL2)),
+        ]
+      }
+      if let name = qcow2.dataFile {
+        data += [
+          .init("data-file", .string(name)), .init("data-file-raw", .bool(qcow2.isDataFileRaw)),
+        ]
+      }
+      data += encryption
+      data += [
         .init("snapshots", .number(UInt64(qcow2.snapshotCount))),
         .init("unsupported", .array(qcow2.unsupportedFeatures.map { .string($0) })),
       ]
@@ -75,5 +103,28 @@ struct Info: ParsableCommand {
           .object([.init("type", .string("qcow2")), .init("data", .object(data))])))
     }
     return .object(members)
+  }
+
+  private static func json(of luks: LUKSHeader) -> JSONText {
+    let slots = luks.slots.map { slot in
+      var members: [JSONText.Member] = [.init("active", .bool(slot.isActive))]
+      if slot.isActive {
+        members += [
+          .init("iters", .number(UInt64(slot.iterations))),
+          .init("stripes", .number(UInt64(slot.stripes))),
+        ]
+      }
+      return JSONText.object(members + [.init("key-offset", .number(slot.materialOffset))])
+    }
+    return .object([
+      .init("format", .string("luks")), .init("uuid", .string(luks.uuid)),
+      .init("cipher-alg", .string(luks.cipher.cipherName)),
+      .init("cipher-mode", .string(luks.cipher.modeName)),
+      .init("ivgen-alg", .string(luks.cipher.startValueName)),
+      .init("hash-alg", .string(luks.hash.rawValue)),
+      .init("payload-offset", .number(luks.payloadOffset)),
+      .init("master-key-iters", .number(UInt64(luks.digestIterations))),
+      .init("slots", .array(slots)),
+    ])
   }
 }

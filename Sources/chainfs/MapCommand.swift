@@ -14,7 +14,7 @@ struct Map: ParsableCommand {
     let disk = try Disk.open(
       DeviceConfiguration(
         name: "image", image: argument.location(), isReadOnly: true,
-        locking: sharing.forceShare ? .none : .qemu))
+        locking: sharing.forceShare ? .none : .qemu, encryptedImages: .tablesOnly))
     let layers = try disk.layers()
     let extents = try Self.extents(of: disk)
     if argument.json {

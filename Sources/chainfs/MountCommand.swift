@@ -41,7 +41,7 @@ struct Mount: ParsableCommand {
       devices.append(device)
     }
     let mountpoint = try AbsolutePath.of(words.last ?? "")
-    let configuration = options.configuration(devices: devices, mountpoint: mountpoint)
+    let configuration = try options.configuration(devices: devices, mountpoint: mountpoint)
 
     if foreground {
       MessageLog.start(options.logPath == nil ? .standardError : .file)

@@ -4,9 +4,14 @@ internal import Fuse
 
 extension MountOptions {
   /// What the options mean for these devices; what was not said keeps the modules' defaults.
-  func configuration(devices: [DeviceArgument], mountpoint: String) -> MountConfiguration {
-    var mount = MountConfiguration(
-      devices: devices.map { configuration(of: $0) }, mountpoint: mountpoint)
+  func configuration(
+    devices: [DeviceArgument], mountpoint: String
+  ) throws -> MountConfiguration {
+    var disks = devices.map { configuration(of: $0) }
+    if let secret = try Secrets.secret(from: secretPath, for: disks) {
+      for index in disks.indices { disks[index].encryptedImages = .opened(with: secret) }
+    }
+    var mount = MountConfiguration(devices: disks, mountpoint: mountpoint)
     if allowsOther { mount.access = .everybody }
     if allowsRoot { mount.access = .root }
     mount.userID = userID

@@ -21,13 +21,15 @@ struct MountOptions {
   var threads: Int?
   var mapCacheBytes: UInt64?
   var backingRoot: String?
+  /// The file with the secret of encrypted images.
+  var secretPath: String?
   var logPath: String?
 
   /// Every option's name, as the man page lists them.
   static let names = [
     "ro", "rw", "allow_other", "allow_root", "uid", "gid", "umask", "cache", "discard",
     "detect-zeroes", "growable", "noresume", "nolock", "threads", "map-cache", "backing-root",
-    "log",
+    "secret", "log",
   ]
 
   /// Reads the words of all `-o` arguments, in order; a later word replaces an earlier one.
@@ -84,6 +86,7 @@ struct MountOptions {
       threads = Int(count)
     case "map-cache": mapCacheBytes = try Self.size(value, of: name)
     case "backing-root": backingRoot = try AbsolutePath.of(value)
+    case "secret": secretPath = try AbsolutePath.of(value)
     case "log": logPath = try AbsolutePath.of(value)
     default:
       if Self.names.contains(name) {
@@ -97,8 +100,6 @@ struct MountOptions {
     switch name {
     case "qmp":
       CommandFailure("option qmp: this version has no QMP socket; use the files in .jobs")
-    case "secret":
-      CommandFailure("option secret: this version does not open encrypted images")
     default:
       CommandFailure("unknown option '\(name)' (known: \(names.joined(separator: ", ")))")
     }

@@ -27,6 +27,15 @@ enum Terminal {
     }
   }
 
+  /// A question on standard error, whose answer goes on in its line.
+  static func ask(_ question: String) {
+    do {
+      _ = try FileDescriptor.standardError.writeAll(question.utf8)
+    } catch {
+      // Nobody sees it; the answer is read all the same.
+    }
+  }
+
   /// True where standard output is a terminal.
   static var isInteractive: Bool { isatty(STDOUT_FILENO) == 1 }
 }
@@ -64,5 +73,37 @@ enum Clock {
   /// Sleeps.
   static func wait(milliseconds: UInt32) {
     usleep(milliseconds * 1000)
+  }
+}
+
+/// One line with a percentage on standard error, while somebody looks on; it is gone in the end.
+final class PercentView {
+  private let verb: String
+  private let isLive = isatty(STDERR_FILENO) == 1
+  private var drawn: Int?
+
+  /// Names what is done.
+  init(verb: String) { self.verb = verb }
+
+  /// Draws the line if the percentage is another one.
+  func show(_ done: Int, _ total: Int) {
+    guard isLive, total > 0 else { return }
+    let percent = done * 100 / total
+    if percent == drawn { return }
+    drawn = percent
+    write("\r\(verb): \(percent) %\u{1B}[K")
+  }
+
+  /// Takes the line away.
+  func finish() {
+    if drawn != nil { write("\r\u{1B}[K") }
+  }
+
+  private func write(_ text: String) {
+    do {
+      _ = try FileDescriptor.standardError.writeAll(text.utf8)
+    } catch {
+      // There is nowhere left to draw.
+    }
   }
 }

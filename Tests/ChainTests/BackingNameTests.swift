@@ -52,8 +52,13 @@ struct BackingNameTests {
     (#"json:{"driver":"qcow2","file":{"driver":"nbd","host":"h"}}"#, nil, "nbd"),
     (#"json:{"driver":"qcow2","file":"node0"}"#, nil, "filename"),
     (#"json:{"driver":"luks","file":{"driver":"file","filename":"/b"}}"#, nil, "luks"),
-    (#"json:{"driver":"raw","offset":512,"file.filename":"/b"}"#, nil, "offset"),
-    (#"json:{"driver":"raw","size":512,"file.filename":"/b"}"#, nil, "size"),
+    (#"json:{"driver":"qcow2","offset":512,"file.filename":"/b"}"#, nil, "offset"),
+    (#"json:{"driver":"raw","size":511,"file.filename":"/b"}"#, nil, "multiple of 512"),
+    (#"json:{"driver":"raw","offset":-512,"file.filename":"/b"}"#, nil, "offset"),
+    (#"json:{"driver":"raw","offset":"1.5k","file.filename":"/b"}"#, nil, "1.5k"),
+    (#"json:{"driver":"raw","offset":"8e","file.filename":"/b"}"#, nil, "8e"),
+    (#"json:{"driver":"vmdk","file.filename":"/b"}"#, nil, "qemu-img convert -f vmdk"),
+    (#"json:{"driver":"raw","file":{"driver":"raw","file":{"driver":"nbd"}}}"#, nil, "nbd"),
     (#"json:{"driver":"qcow2","file.filename":["/b"]}"#, nil, "file.filename"),
     (#"json:{"driver":"qcow2","file.filename":7}"#, nil, "file.filename"),
     (
@@ -87,5 +92,43 @@ struct BackingNameTests {
         + #""backing":{"driver":"raw","file":{"driver":"file","filename":"/b"}}}"#,
       format: "qcow2", overlay: "top")
     #expect(inner.below == .image(BackingName(path: "/b", format: .raw)))
+  }
+
+  @Test("a raw node may show a window of its file, and windows nest")
+  func windows() throws {
+    let one = try BackingName(
+      name: #"json:{"driver":"raw","offset":"1k","size":2048,"file.filename":"/b"}"#, format: "raw",
+      overlay: "top")
+    #expect(one.windows == [.init(offset: 1024, size: 2048)])
+    let two = try BackingName(
+      name: #"json:{"driver":"qcow2","file":{"driver":"raw","offset":7,"#
+        + #""file":{"driver":"raw","size":4096,"file":{"driver":"file","filename":"/b"}}}}"#,
+      format: "qcow2", overlay: "top")
+    #expect(two.windows == [.init(offset: 0, size: 4096), .init(offset: 7, size: nil)])
+    #expect(!one.showsTheSame(as: BackingName(path: "/b", format: .raw)))
+  }
+
+  @Test(
+    "a name is spelled by another path so that it means the same",
+    arguments: [
+      BackingName(path: "/b", format: .raw), BackingName(path: "/b", format: .qcow2),
+      BackingName(path: "/b", format: .raw, windows: [.init(offset: 512, size: 1024)]),
+      BackingName(
+        path: "/b", format: .raw,
+        windows: [.init(offset: 512, size: 4096), .init(offset: 7, size: nil)]),
+      BackingName(path: "/b", format: .qcow2, windows: [.init(offset: 65536, size: nil)]),
+      BackingName(path: "/b", format: .qcow2, below: .nothing),
+      BackingName(
+        path: "/b", format: .qcow2,
+        below: .image(
+          BackingName(path: "c", format: .raw, windows: [.init(offset: 0, size: 512)]))),
+    ])
+  func spelled(name: BackingName) throws {
+    let path = "/a \"quoted\" \\ dir/b\n"
+    let again = try BackingName(
+      name: name.spelled(path: path), format: name.format?.rawValue, overlay: "top")
+    var wanted = name
+    wanted.path = path
+    #expect(again == wanted)
   }
 }

@@ -1,3 +1,4 @@
+import Foundation
 import HostSystem
 import Testing
 
@@ -60,5 +61,105 @@ struct DiskGrowTests {
       try disk.close()
     }
     #expect(try fileBytes(bench.path("disk")).count == 2 << 20)
+  }
+
+  func growable(_ bench: Workbench) throws -> Disk {
+    try Disk.open(
+      DeviceConfiguration(
+        name: "vda", image: .qcow2(path: bench.path("top")), isGrowable: true))
+  }
+
+  @Test("version 2 hides a base's tail with bytes", arguments: [512, 65536])
+  func version2(clusterSize: Int) throws {
+    let bench = try Workbench()
+    try bench.qemuImg("create", "-f", "qcow2", "base", "3M")
+    try bench.qemuIO("base", ["write -P 7 0 3M"])
+    try bench.qemuImg(
+      "create", "-f", "qcow2", "-o", "compat=0.10,cluster_size=\(clusterSize)", "-b", "base", "-F",
+      "qcow2", "top", "1000448")
+    let disk = try growable(bench)
+    try disk.grow(to: 2 << 20)
+    try disk.close()
+    try bench.expectClean("top")
+    let wanted =
+      [UInt8](repeating: 7, count: 1_000_448)
+      + [UInt8](repeating: 0, count: (2 << 20) - 1_000_448)
+    #expect(firstDifference(try bench.flatBytes("top"), wanted) == nil)
+  }
+
+  @Test("what a larger disk left behind its end does not come back")
+  func shrunkBefore() throws {
+    let bench = try Workbench()
+    try bench.qemuImg("create", "-f", "qcow2", "top", "1M")
+    try bench.qemuIO("top", ["write -P 7 0 1M"])
+    try bench.qemuImg("resize", "--shrink", "top", "1000448")
+    let disk = try growable(bench)
+    try disk.grow(to: 2 << 20)
+    let found = try disk.allBytes()
+    #expect(found[..<1_000_448].allSatisfy { $0 == 7 })
+    #expect(found[1_000_448...].allSatisfy { $0 == 0 })
+    try disk.close()
+    try bench.expectClean("top")
+  }
+
+  @Test(
+    "internal snapshots keep their size and bytes in version 3, and forbid growing in version 2")
+  func snapshots() throws {
+    for compat in ["0.10", "1.1"] {
+      let bench = try Workbench()
+      try bench.qemuImg("create", "-f", "qcow2", "-o", "compat=\(compat)", "top", "1M")
+      try bench.qemuIO("top", ["write -P 7 0 1M"])
+      try bench.qemuImg("snapshot", "-c", "one", "top")
+      let disk = try growable(bench)
+      if compat == "0.10" {
+        let before = try fileBytes(bench.path("top"))
+        #expect(throws: ChainError.self) { try disk.grow(to: 2 << 20) }
+        try disk.close()
+        #expect(try fileBytes(bench.path("top")) == before)
+        continue
+      }
+      try disk.grow(to: 2 << 20)
+      try disk.put([9, 9], at: 5)
+      try disk.put([9, 9], at: (2 << 20) - 2)
+      try disk.close()
+      try bench.expectClean("top")
+      let flat = bench.path("snap.raw")
+      try bench.qemuImg("convert", "-l", "one", "-O", "raw", "top", flat)
+      // QEMU shows a snapshot as large as the disk is now.
+      let snapshot = try fileBytes(flat)
+      let isKept = snapshot[..<(1 << 20)].allSatisfy { $0 == 7 }
+      #expect(isKept && snapshot[(1 << 20)...].allSatisfy { $0 == 0 })
+      try bench.qemuImg("snapshot", "-a", "one", "top")
+      try bench.expectClean("top")
+      let back = try bench.flatBytes("top")
+      #expect(firstDifference(back, [UInt8](repeating: 7, count: 1 << 20)) == nil)
+    }
+  }
+
+  @Test(
+    "VM state in L1 entries behind the disk is given back, not shown", arguments: [false, true])
+  func vmState(isShared: Bool) throws {
+    let bench = try Workbench()
+    // One L2 table maps 2 MiB; what is written to the third becomes VM state when the disk ends
+    // before it.
+    try bench.qemuImg("create", "-f", "qcow2", "-o", "cluster_size=4k", "top", "6M")
+    try bench.qemuIO("top", ["write -P 7 0 8k", "write -P 8 4M 100k"])
+    if isShared { try bench.qemuImg("snapshot", "-c", "one", "top") }
+    let file = try FileHandle(forUpdating: URL(fileURLWithPath: bench.path("top")))
+    try file.seek(toOffset: 24)
+    try file.write(contentsOf: [0, 0, 0, 0, 0, 0x20, 0, 0])
+    try file.close()
+    try bench.expectClean("top")
+    let disk = try growable(bench)
+    try disk.grow(to: 6 << 20)
+    let found = try disk.allBytes()
+    #expect(found[..<8192].allSatisfy { $0 == 7 } && found[8192...].allSatisfy { $0 == 0 })
+    try disk.close()
+    try bench.expectClean("top")
+    if isShared {
+      let flat = bench.path("snap.raw")
+      try bench.qemuImg("convert", "-l", "one", "-O", "raw", "top", flat)
+      #expect(try fileBytes(flat)[4 << 20..<(4 << 20) + 102_400].allSatisfy { $0 == 8 })
+    }
   }
 }

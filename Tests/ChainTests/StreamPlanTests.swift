@@ -46,7 +46,7 @@ struct StreamPlanTests {
   @Test("clusters are decided by all that answers for them", arguments: rows)
   func decides(_ row: Row) {
     var plan = StreamPlan(
-      from: GuestOffset(rawValue: 8), clusterSize: 4, keepsBase: row.keepsBase)
+      from: GuestOffset(rawValue: 8), unit: 4, keepsBase: row.keepsBase)
     for (length, answer) in row.runs { plan.add(length: length, answer) }
     plan.finish()
     var position: UInt64 = 8

@@ -72,7 +72,7 @@ struct ImageCheckCrashTests {
           report.corruptions == 0 && report.checkErrors == 0,
           "call \(step), crash \(crash): \(report.findings)")
         if isDone { #expect(report.leaks == 0, "\(report.findings)") }
-        #expect(try ImageCheck.repairLeaks(storage: left).isClean)
+        #expect(try ImageCheck.repair(storage: left, .leaks).isClean)
       }
       disk.inject(nil)
       if isDone { return }
@@ -103,7 +103,7 @@ struct ImageCheckCrashTests {
       do {
         let before = try storage.bytes(at: 0, count: Int(storage.size()))
         let report = try ImageCheck.run(storage: storage)
-        let after = try ImageCheck.repairLeaks(storage: storage)
+        let after = try ImageCheck.repair(storage: storage, .leaks)
         if report.checkErrors > 0 || report.corruptions > 0, after == report {
           #expect(try storage.bytes(at: 0, count: before.count) == before)
         }

@@ -64,7 +64,9 @@ final class CheckedImage {
 
   func check() throws -> CheckReport { try ImageCheck.run(storage: open(.readOnly)) }
 
-  func repairLeaks() throws -> CheckReport { try ImageCheck.repairLeaks(storage: open(.readWrite)) }
+  func repair(_ extent: RepairExtent) throws -> CheckReport {
+    try ImageCheck.repair(storage: open(.readWrite), extent)
+  }
 
   /// Chainfs and QEMU find the same.
   func expectAgreement(_ comment: Comment? = nil) throws {

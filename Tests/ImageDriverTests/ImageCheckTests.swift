@@ -110,7 +110,7 @@ struct ImageCheckTests {
     #expect(report.findings.isEmpty == (damage == .countedBehindUse))
     try image.expectAgreement()
     let before = try image.open(.readOnly).bytes(at: 0, count: Int(image.open(.readOnly).size()))
-    let after = try image.repairLeaks()
+    let after = try image.repair(.leaks)
     if report.corruptions > report.missingCopiedFlags || report.checkErrors > 0 {
       #expect(after == report)
       #expect(try image.open(.readOnly).bytes(at: 0, count: before.count) == before)
@@ -147,7 +147,7 @@ struct ImageCheckTests {
     try image.expectAgreement()
     let leaked = try image.check()
     #expect(leaked.corruptions == 0 && leaked.leaks > 0 && leaked.leaksBehindEnd > 0)
-    let repaired = try image.repairLeaks()
+    let repaired = try image.repair(.leaks)
     #expect(repaired.isClean && repaired.leaksFixed == leaked.leaks)
     try image.expectAgreement()
     let read = try run(
@@ -165,7 +165,7 @@ struct ImageCheckTests {
     let report = try image.check()
     #expect(report.leaks == 1 && report.corruptions == 0)
     try image.expectAgreement()
-    let repaired = try image.repairLeaks()
+    let repaired = try image.repair(.leaks)
     #expect(repaired.isClean && repaired.leaksFixed == 1)
     #expect(try image.number(at: entry) >> 63 == 1)
     try image.expectAgreement()
@@ -176,7 +176,7 @@ struct ImageCheckTests {
     let image = try CheckedImage(Self.create("compat=1.1"))
     let file = try image.open(.readOnly)
     #expect(throws: ImageError.readOnly(path: image.path)) {
-      try ImageCheck.repairLeaks(storage: file)
+      try ImageCheck.repair(storage: file, .leaks)
     }
   }
 }

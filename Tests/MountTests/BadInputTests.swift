@@ -57,7 +57,11 @@ extension MountTests {
         "feature"),
       Case("the corrupt bit", prepare: patch(79, #"\x02"#), mount, "corrupt"),
       Case(
-        "encrypted", prepare: patch(32, #"\x00\x00\x00\x02"#), mount, "LUKS encryption"),
+        "encrypted with AES", prepare: patch(32, #"\x00\x00\x00\x01"#), mount, "AES encryption",
+        "qemu-img convert"),
+      Case(
+        "encrypted without a LUKS header", prepare: patch(32, #"\x00\x00\x00\x02"#), mount,
+        "encryption header"),
       Case(
         "an external data file",
         prepare: "qemu-img create -q -f qcow2 -o data_file=d.raw a.qcow2 8M", mount, "data file"),

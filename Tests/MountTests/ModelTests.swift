@@ -76,8 +76,8 @@ final class ModelThread: @unchecked Sendable {
     self.number = number
     self.end = end
     state = seed
-    device = open(box.device, O_RDWR)
-    model = open(box.path + "/model", O_RDWR)
+    device = open(box.device, O_RDWR | O_CLOEXEC)
+    model = open(box.path + "/model", O_RDWR | O_CLOEXEC)
     guard device >= 0, model >= 0 else { throw CommandFailure(description: "cannot open the disk") }
   }
 

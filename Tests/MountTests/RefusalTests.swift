@@ -60,7 +60,7 @@ extension MountTests {
     }
 
     private func expect(_ refusal: Refusal, of box: Sandbox) throws {
-      let before = try box.run("ls -A; cat mnt/.jobs/vda/chain")
+      let before = try box.run("ls -A; cut -f 1-3,5 mnt/.jobs/vda/chain")
       let echo = "echo \"\(refusal.text)\" > mnt/.jobs/vda/\(refusal.file)"
       let bash = try box.tryRun(echo)
       #expect(bash.status == 1, "\(refusal)")
@@ -68,7 +68,7 @@ extension MountTests {
       let sentence = try box.run("cat mnt/.jobs/vda/error")
       #expect(!sentence.isEmpty && sentence.contains(refusal.words), "\(refusal): \(sentence)")
       #expect(try box.tryRun(echo, shell: "/bin/sh").status == 1, "\(refusal)")
-      #expect(try box.run("ls -A; cat mnt/.jobs/vda/chain") == before)
+      #expect(try box.run("ls -A; cut -f 1-3,5 mnt/.jobs/vda/chain") == before)
     }
 
     @Test("each refusal has its errno and sentence, in bash and in sh, and changes nothing")

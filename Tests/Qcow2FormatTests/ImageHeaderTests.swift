@@ -27,7 +27,7 @@ struct ImageHeaderTests {
     .init(20, 4, 8, false), .init(20, 4, 22, false), .init(20, 4, 0xffff_ffff, false),
     .init(24, 8, 512 << 20, true), .init(24, 8, (512 << 20) + 512, false),
     .init(24, 8, .max, false),
-    .init(32, 4, 1, true), .init(32, 4, 2, true), .init(32, 4, 3, false),
+    .init(32, 4, 1, true), .init(32, 4, 2, false), .init(32, 4, 3, false),
     .init(36, 4, 0, false), .init(36, 4, 4 << 20, true), .init(36, 4, (4 << 20) + 1, false),
     .init(40, 8, 0, false), .init(40, 8, 65536 + 512, false),
     .init(40, 8, 1 << 50, true), .init(40, 8, 0x7fff_ffff_ffff_0000, false),
@@ -112,7 +112,7 @@ struct ImageHeaderTests {
     header.incompatibleFeatures = 1 | 2 | 8
     #expect(header.unsupportedFeatures() == [])
     #expect(header.isDirty && header.isCorrupt)
-    header.encryption = .luks
+    header.encryption = .aes
     header.incompatibleFeatures = 4 | 16 | 1 << 5 | 1 << 63
     header.extensions.append(
       HeaderExtension(
@@ -120,9 +120,40 @@ struct ImageHeaderTests {
         data: [0, 5] + Array("time travel".utf8) + [UInt8](repeating: 0, count: 35)))
     #expect(
       header.unsupportedFeatures() == [
-        "LUKS encryption", "external data file", "extended L2 entries", "time travel",
+        "AES encryption", "external data file", "extended L2 entries", "time travel",
         "unknown incompatible feature bit 63",
       ])
+  }
+
+  @Test("where the LUKS header is has to be there, once, aligned and bounded, and only with LUKS")
+  func encryptionHeader() throws {
+    func cluster(_ areas: [FileArea], method: UInt8 = 2) throws -> [UInt8] {
+      var extra: [HeaderExtension] = []
+      for area in areas {
+        var data = [UInt8](repeating: 0, count: 16)
+        BigEndian.store(area.offset, in: &data, at: 0)
+        BigEndian.store(area.byteCount, in: &data, at: 8)
+        extra.append(HeaderExtension(type: HeaderExtension.encryptionType, data: data))
+      }
+      var bytes = try sampleCluster(extra: extra)
+      bytes[35] = method
+      return bytes
+    }
+    let good = FileArea(offset: 0x40000, byteCount: 0x1f9000)
+    let header = try parse(cluster([good]))
+    #expect(header.encryptionHeader == good && header.unsupportedFeatures() == [])
+    #expect(header.geometry.clusters(of: good) == 4..<36)
+    for area in [
+      FileArea(offset: 0x40200, byteCount: 1), FileArea(offset: 0, byteCount: 1),
+      FileArea(offset: 0x40000, byteCount: 0), FileArea(offset: 0x40000, byteCount: (64 << 20) + 1),
+      FileArea(offset: 0x7fff_ffff_ffff_0000, byteCount: 1 << 20),
+    ] {
+      #expect(throws: FormatError.self) { try parse(cluster([area])) }
+    }
+    #expect(throws: FormatError.self) { try parse(cluster([])) }
+    #expect(throws: FormatError.self) { try parse(cluster([good, good])) }
+    #expect(throws: FormatError.self) { try parse(cluster([good], method: 0)) }
+    #expect(throws: FormatError.self) { try parse(cluster([good], method: 1)) }
   }
 
   @Test("the names that QEMU gives to feature bits are written and read")

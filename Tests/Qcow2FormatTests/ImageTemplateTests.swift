@@ -1,3 +1,4 @@
+import Foundation
 import Testing
 
 @testable import Qcow2Format
@@ -8,10 +9,11 @@ struct ImageTemplateTests {
   func refcounts(clusterBits: Int, order: Int) throws {
     let image = try template(
       clusterBits: clusterBits, refcountOrder: order, virtualSize: 64 << 20)
-    let header = try parse(image.pieces[0].bytes)
+    let header = try parse(image.firstCluster)
     #expect(header == image.header)
     let clusters = Int(image.fileLength) >> clusterBits
-    let blocks = image.pieces[2].bytes
+    let block = 1 + UInt64(header.refcountTableClusters)
+    let blocks = image.tables(block..<block + 1)
     let counts = (0..<header.geometry.refcountsPerBlock).map {
       RefcountBlock.value(in: blocks.span.bytes, index: $0, order: order)
     }
@@ -60,5 +62,42 @@ struct ImageTemplateTests {
         information.output.contains("(\((size + 511) / 512 * 512) bytes)"),
         "\(information.output)")
     }
+  }
+
+  @Test(
+    "QEMU finds no fault in a preallocated image, which reads zero", .tags(.qemu),
+    .enabled(if: QemuImg.isExpected),
+    arguments: [
+      (2, 9, false), (2, 16, false), (3, 9, false), (3, 12, false), (3, 21, false), (3, 14, true),
+      (3, 16, true), (3, 21, true),
+    ], [0, 512, 5_000_192] as [UInt64])
+  func preallocated(layout: (version: Int, clusterBits: Int, extendedL2: Bool), size: UInt64) throws
+  {
+    try withTemporaryDirectory { directory in
+      let image = try template(
+        version: layout.version, clusterBits: layout.clusterBits, virtualSize: size,
+        extendedL2: layout.extendedL2, preallocated: true)
+      let path = directory + "/new.qcow2"
+      try write(image, to: path)
+      let checked = try QemuImg.run(["check", path])
+      #expect(checked.output.contains("No errors were found"), "\(checked.output)")
+      let clusters = (size + (1 << UInt64(layout.clusterBits)) - 1) >> UInt64(layout.clusterBits)
+      if clusters > 0 {
+        #expect(checked.output.contains("\(clusters)/\(clusters) = 100.00% allocated"))
+      }
+      try Data(count: Int(size)).write(to: URL(fileURLWithPath: directory + "/zero"))
+      let compared = try QemuImg.run(
+        ["compare", "-f", "qcow2", "-F", "raw", path, directory + "/zero"])
+      #expect(compared.status == 0, "\(compared.output)")
+    }
+  }
+
+  @Test("zstd and extended L2 entries need version 3, and the latter clusters of 16 KiB")
+  func features() throws {
+    #expect(try template(compression: .zstd).header.incompatibleFeatures == 8)
+    #expect(try template(clusterBits: 14, extendedL2: true).header.incompatibleFeatures == 16)
+    #expect(throws: FormatError.self) { try template(version: 2, compression: .zstd) }
+    #expect(throws: FormatError.self) { try template(version: 2, extendedL2: true) }
+    #expect(throws: FormatError.self) { try template(clusterBits: 13, extendedL2: true) }
   }
 }

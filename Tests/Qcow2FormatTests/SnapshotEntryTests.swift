@@ -59,9 +59,11 @@ struct SnapshotEntryTests {
       try directory(snapshotBytes(id: "1", name: "", extra: .init(repeating: 0, count: 1025)), 1)
     }
     let largest = snapshotBytes(id: "1", name: "", extra: [], l1Size: 4 << 20)
-    #expect(try directory(largest, 1).count == 1)
+    let geometry = try template().header.geometry
+    try directory(largest, 1)[0].checkTable(in: geometry)
     let larger = snapshotBytes(id: "1", name: "", extra: [], l1Size: 4 << 20 + 1)
-    #expect(throws: FormatError.self) { try directory(larger, 1) }
+    let entry = try directory(larger, 1)[0]
+    #expect(throws: FormatError.self) { try entry.checkTable(in: geometry) }
   }
 
   @Test("an L1 table that no file can hold is refused", arguments: [0, 512, 1 << 63] as [UInt64])

@@ -41,12 +41,20 @@ func parse(_ bytes: [UInt8]) throws(FormatError) -> ImageHeader {
 
 func template(
   version: Int = 3, clusterBits: Int = 16, refcountOrder: Int = 4, virtualSize: UInt64 = 64 << 20,
-  backingFile: String? = nil, backingFormat: String? = nil, lazyRefcounts: Bool = false
+  backingFile: String? = nil, backingFormat: String? = nil, lazyRefcounts: Bool = false,
+  extendedL2: Bool = false, compression: CompressionMethod = .deflate, preallocated: Bool = false
 ) throws(FormatError) -> ImageTemplate {
-  try ImageTemplate.newImage(
-    version: version, clusterBits: clusterBits, refcountOrder: refcountOrder,
-    virtualSize: virtualSize, backingFile: backingFile, backingFormat: backingFormat,
-    lazyRefcounts: lazyRefcounts)
+  var options = ImageOptions(virtualSize: virtualSize)
+  options.version = version
+  options.clusterBits = clusterBits
+  options.refcountOrder = refcountOrder
+  options.backingFile = backingFile
+  options.backingFormat = backingFormat
+  options.hasLazyRefcounts = lazyRefcounts
+  options.hasExtendedL2 = extendedL2
+  options.compression = compression
+  options.isPreallocated = preallocated
+  return try ImageTemplate.newImage(options)
 }
 
 /// The first cluster of a valid image with some of everything.
@@ -98,10 +106,8 @@ func write(_ template: ImageTemplate, to path: String) throws {
   try Data().write(to: URL(fileURLWithPath: path))
   let file = try FileHandle(forWritingTo: URL(fileURLWithPath: path))
   defer { try? file.close() }
-  for piece in template.pieces {
-    try file.seek(toOffset: piece.offset)
-    try file.write(contentsOf: piece.bytes)
-  }
+  try file.write(contentsOf: template.firstCluster)
+  try file.write(contentsOf: template.tables(template.tableClusters))
   try file.truncate(atOffset: template.fileLength)
 }
 

@@ -99,7 +99,7 @@ extension MetadataState {
     let all = geometry.allSubclusters
     if let host = layout.ownHost {
       let end = try ownRun(units, slot, host) { $0.unallocated(in: all) }
-      let place = host + start % subclusters << UInt64(geometry.subclusterBits)
+      let place = host + (start % subclusters) << UInt64(geometry.subclusterBits)
       return .reservedInPlace(reserve(start..<end, slot, isClaimed: false), host: place)
     }
     if layout.host != .none {
@@ -118,7 +118,7 @@ extension MetadataState {
     let clusterBits = UInt64(geometry.clusterBits)
     let units = reservation.units
     let base =
-      host - units.lowerBound % subclusters << UInt64(geometry.subclusterBits)
+      host - (units.lowerBound % subclusters) << UInt64(geometry.subclusterBits)
     for cluster in reservation.clusters {
       let place = base + (cluster - reservation.clusters.lowerBound) << clusterBits
       let old = try layout(slot, of: cluster)

@@ -32,7 +32,11 @@ struct RandomChain {
         isTop ? topCluster ?? pick([512, 4096, 65536]) : pick([512, 4096, 16384, 65536])
       var options = "cluster_size=\(cluster)"
       // Version 2 has no zero clusters.
-      if random.next() % 4 == 0 { options += ",compat=0.10" }
+      switch random.next() % 8 {
+      case 0, 1: options += ",compat=0.10"
+      case 2, 3, 4: if cluster >= 16384 { options += ",extended_l2=on" }
+      default: break
+      }
       var arguments = ["create", "-f", "qcow2", "-o", options]
       if let below { arguments += ["-b", below.name, "-F", below.format] }
       try bench.run("qemu-img", arguments + [name, "\(size)"])

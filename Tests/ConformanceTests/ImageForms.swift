@@ -36,7 +36,7 @@ struct ImageForm: CustomTestStringConvertible, Sendable {
     + ["metadata", "falloc", "full"].map { ImageForm(options: "preallocation=\($0)") }
     + [ImageForm(options: "lazy_refcounts=on", backing: .chain)]
     + Backing.allCases.flatMap { backing in
-      ["", "compat=0.10", "cluster_size=1k,refcount_bits=64"].map {
+      ["", "compat=0.10", "cluster_size=1k,refcount_bits=64", "extended_l2=on"].map {
         ImageForm(options: $0, backing: backing)
       }
     }

@@ -57,10 +57,14 @@ struct Audit {
       guard let table = try entry.table(in: header.geometry) else { continue }
       count(table, bytes: clusterSize)
       if isActive, entry.isCopied { copied.append(table / UInt64(clusterSize)) }
-      for raw in try entries(table, perCluster) {
-        switch try L2Entry(rawValue: raw).meaning(header.geometry) {
-        case .unallocated, .zero: break
-        case .data(let host, let isOwn), .zeroPreallocated(let host, let isOwn):
+      let words = try entries(table, perCluster)
+      let perEntry = header.geometry.wordsPerL2Entry
+      for index in stride(from: 0, to: words.count, by: perEntry) {
+        let second = perEntry == 2 ? words[index + 1] : 0
+        switch try ClusterLayout(words[index], second, header.geometry).host {
+        case .none: break
+        case .cluster(let host, let isOwn):
+          if header.geometry.hasDataFile { break }
           count(host, bytes: clusterSize)
           if isActive, isOwn { copied.append(host / UInt64(clusterSize)) }
         case .compressed(let location): count(location.hostOffset, bytes: location.byteCount)

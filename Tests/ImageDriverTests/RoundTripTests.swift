@@ -28,6 +28,10 @@ struct RoundTripTests {
     Shape(options: "compat=1.1,refcount_bits=32", size: 32 << 20, longest: 2_000_000),
     Shape(options: "compat=1.1,lazy_refcounts=on", size: 8 << 20, longest: 500_000),
     Shape(options: "compat=1.1,cluster_size=2M", size: 33 << 20, longest: 5_000_000, steps: 30),
+    Shape(
+      options: "extended_l2=on,cluster_size=16k", size: (8 << 20) + 512, longest: 60_000, steps: 150),
+    Shape(options: "extended_l2=on", size: 32 << 20, longest: 500_000, steps: 120),
+    Shape(options: "extended_l2=on,cluster_size=2M", size: (24 << 20) + 1536, longest: 3_000_000),
     Shape(options: "compat=0.10,cluster_size=512", size: (1 << 20) + 1024, longest: 40_000),
     Shape(options: "compat=0.10", size: 16 << 20, longest: 1_000_000),
     Shape(options: "compat=0.10,cluster_size=2M", size: 16 << 20, longest: 5_000_000, steps: 20),
@@ -51,11 +55,15 @@ struct RoundTripTests {
   }
 
   @Test(
-    "an internal snapshot keeps its bytes while the disk is written", arguments: ["1.1", "0.10"])
-  func internalSnapshot(_ compat: String) throws {
+    "an internal snapshot keeps its bytes while the disk is written",
+    arguments: [
+      "compat=1.1,cluster_size=4096", "compat=0.10,cluster_size=4096",
+      "extended_l2=on,cluster_size=64k",
+    ])
+  func internalSnapshot(_ options: String) throws {
     let bench = try QemuBench()
     let size = 8 << 20
-    try bench.create("compat=\(compat),cluster_size=4096", size: size)
+    try bench.create(options, size: size)
     try bench.io("write -P 17 0 3M", "write -P 23 5M 1M")
     try runSuccessfully("qemu-img", "snapshot", "-c", "before", bench.path)
     let before = try bench.flat()

@@ -120,8 +120,7 @@ struct ImageHeaderTests {
         data: [0, 5] + Array("time travel".utf8) + [UInt8](repeating: 0, count: 35)))
     #expect(
       header.unsupportedFeatures() == [
-        "AES encryption", "external data file", "extended L2 entries", "time travel",
-        "unknown incompatible feature bit 63",
+        "AES encryption", "time travel", "unknown incompatible feature bit 63",
       ])
   }
 

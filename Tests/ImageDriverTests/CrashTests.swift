@@ -105,7 +105,15 @@ struct CrashTests {
     return Shape(name: "\(size) bytes, \(cluster), \(bits), v\(version)", options: options)
   }
 
+  static let extended: Shape = {
+    var options = ImageBuilder.Options(virtualSize: 256 << 10)
+    options.clusterSize = 16 << 10
+    options.hasExtendedL2 = true
+    return Shape(name: "extended L2", options: options)
+  }()
+
   static let shapes = [
+    extended,
     shape(96 << 10, 512, 64, 3), shape(128 << 10, 1024, 16, 3), shape(256 << 10, 4096, 1, 3),
     shape(256 << 10, 65536, 16, 3), shape(128 << 10, 512, 16, 2),
   ]

@@ -29,7 +29,8 @@ struct RoundTripTests {
     Shape(options: "compat=1.1,lazy_refcounts=on", size: 8 << 20, longest: 500_000),
     Shape(options: "compat=1.1,cluster_size=2M", size: 33 << 20, longest: 5_000_000, steps: 30),
     Shape(
-      options: "extended_l2=on,cluster_size=16k", size: (8 << 20) + 512, longest: 60_000, steps: 150),
+      options: "extended_l2=on,cluster_size=16k", size: (8 << 20) + 512, longest: 60_000, steps: 150
+    ),
     Shape(options: "extended_l2=on", size: 32 << 20, longest: 500_000, steps: 120),
     Shape(options: "extended_l2=on,cluster_size=2M", size: (24 << 20) + 1536, longest: 3_000_000),
     Shape(options: "compat=0.10,cluster_size=512", size: (1 << 20) + 1024, longest: 40_000),

@@ -103,6 +103,7 @@ extension Qcow2Image {
     if isReadOnly { return }
     try flush()
     try releaseFreed()
+    try storeBitmaps()
     // Order: nothing points to what was claimed ahead, so it may be counted down.
     try allocator.close()
     try sync()

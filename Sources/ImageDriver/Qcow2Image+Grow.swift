@@ -102,12 +102,8 @@ extension Qcow2Image {
     var table = try storage.readTable(behind * 8, at: old)
     table.append(
       contentsOf: repeatElement(0, count: wants.count * clusterSize - table.count))
-    let run = try claim(upTo: wants.count)
+    let run = try claimRun(of: wants.count)
     let offset = run.lowerBound << UInt64(geometry.clusterBits)
-    if run.count < wants.count {
-      allocator.giveBack(run)
-      throw .tablesFull(path: path)
-    }
     try storage.writeTable(table, at: offset)
     return (offset, true, hidden)
   }

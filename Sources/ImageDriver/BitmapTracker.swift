@@ -60,7 +60,12 @@ final class BitmapTracker: Sendable {
   static let maximumBytes: UInt64 = 1 << 30
 
   /// Reads the bitmaps of an image; nil if it has none, or none that can be kept true.
-  convenience init?(header: ImageHeader, storage: any BlockStorage) throws(ImageError) {
+  ///
+  /// Throws if bits would take more than `maximumBytes` of memory.
+  convenience init?(
+    header: ImageHeader, storage: any BlockStorage,
+    maximumBytes: UInt64 = BitmapTracker.maximumBytes
+  ) throws(ImageError) {
     let directory: BitmapDirectory
     var tables: [Int: [UInt64]] = [:]
     do throws(ImageError) {
@@ -75,12 +80,12 @@ final class BitmapTracker: Sendable {
       if case .format = error { return nil }
       throw error
     }
-    try self.init(directory, tables, header.geometry, storage)
+    try self.init(directory, tables, header.geometry, storage, maximumBytes)
   }
 
   private init(
     _ directory: BitmapDirectory, _ tables: [Int: [UInt64]], _ geometry: Geometry,
-    _ storage: any BlockStorage
+    _ storage: any BlockStorage, _ maximumBytes: UInt64
   ) throws(ImageError) {
     func tooLarge() -> ImageError {
       .unsupported(
@@ -92,7 +97,7 @@ final class BitmapTracker: Sendable {
       let granularity = entry.granularityBits
       let count = BitmapEntry.bitCount(for: geometry.virtualSize, granularityBits: granularity)
       byteCount += count / 8 + 8
-      guard byteCount <= Self.maximumBytes, let bits = AtomicBits(count: Int(count)) else {
+      guard byteCount <= maximumBytes, let bits = AtomicBits(count: Int(count)) else {
         throw tooLarge()
       }
       recorders.append(Recorder(index: index, granularityBits: granularity, bits: bits))

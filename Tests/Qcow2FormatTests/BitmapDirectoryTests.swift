@@ -161,7 +161,8 @@ struct BitmapDirectoryTests {
     ("bitmap_directory_offset", bitmapsExtension(offset: 1 << 63)),
   ]
 
-  @Test("an extension that is out of bounds is refused, and its field named", arguments: badExtensions)
+  @Test(
+    "an extension that is out of bounds is refused, and its field named", arguments: badExtensions)
   func badExtension(_ field: String, _ data: [UInt8]) throws {
     var header = try template().header
     header.extensions.append(HeaderExtension(type: HeaderExtension.bitmapsType, data: data))

@@ -312,7 +312,7 @@ struct BitmapTests {
     let storage = try HostFile.open(bench.path, access: .readOnly, locking: .none, role: .backing)
     let header = try ImageHeader.read(from: storage)
     // A bit for each 512 bytes, and a word more for each bitmap.
-    let needed: UInt64 = 2 * (64 << 20 >> 12) + 16
+    let needed: UInt64 = 2 * (64 << 20) / 4096 + 16
     #expect(
       try BitmapTracker(header: header, storage: storage, maximumBytes: needed)?.recorders.count
         == 2)

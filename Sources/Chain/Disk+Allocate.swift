@@ -7,7 +7,7 @@ extension Disk {
   /// Makes room for a range, so that later writes to it do not meet a full host; no byte changes.
   ///
   /// What comes from below, and zero clusters, get clusters of their own that are filled with what
-  /// the disk holds there.
+  /// the disk holds there. Persistent bitmaps note nothing, since nothing changed.
   package func preallocate(_ range: GuestRange) throws(ChainError) {
     checkInside(range.offset, range.length)
     var position = range.offset
@@ -36,7 +36,7 @@ extension Disk {
     }
     let rest = GuestRange(offset: range.offset, length: extent.length)
     let step: WriteStep
-    do { step = try image.beginWrite(rest) } catch { throw .image(error) }
+    do { step = try image.beginAllocate(rest) } catch { throw .image(error) }
     switch consume step {
     case .inPlace(let host, let length):
       // A raw image's hole, or a guest was faster.

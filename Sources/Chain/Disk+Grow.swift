@@ -43,7 +43,10 @@ extension Disk {
           id: layers.active.id, image: image, path: layers.active.path, namedAs: nil),
         writable: image, backing: layers.backing)
       do throws(ChainError) {
-        try hideOld(from: oldSize, to: wanted, grown)
+        // A bitmap's new part is clean, as in QEMU: the guest has written nothing there.
+        try image.withoutRecording { () throws(ChainError) in
+          try hideOld(from: oldSize, to: wanted, grown)
+        }
         try onImage { () throws(ImageError) in try image.flush() }
       } catch {
         // The old image object knows nothing of the new size: the new one takes over all the same.

@@ -54,6 +54,26 @@ final class ClusterAllocator: Sendable {
     }
   }
 
+  /// Gives `count` neighbouring clusters; throws `.tablesFull` where refcount blocks are too short.
+  func claimRun(
+    of count: Int, isInUse: (Range<UInt64>) -> Bool
+  ) throws(ImageError) -> Range<UInt64> {
+    // A new block counts itself, so that behind the end of the file no run is longer.
+    guard count < geometry.refcountsPerBlock else { throw .tablesFull(path: path) }
+    return try state.withLock { state throws(ImageError) in
+      if state.ahead.count < count {
+        let run = try findRun(
+          &state, from: state.searchStart, atLeast: count, count, isInUse)
+        // Order: as in `refill`.
+        try setRefcounts(&state, run, to: 1)
+        return run
+      }
+      let run = state.ahead.lowerBound..<state.ahead.lowerBound + UInt64(count)
+      state.ahead = run.upperBound..<state.ahead.upperBound
+      return run
+    }
+  }
+
   /// Takes back clusters that were claimed and that no table ever pointed to.
   func giveBack(_ run: Range<UInt64>) {
     state.withLock { state in state.returned.append(run) }
@@ -96,10 +116,22 @@ final class ClusterAllocator: Sendable {
   private func refill(
     _ state: inout AllocatorState, _ count: Int, _ isInUse: (Range<UInt64>) -> Bool
   ) throws(ImageError) -> Range<UInt64> {
+    let run = try findRun(&state, from: state.searchStart, atLeast: 1, count, isInUse)
+    // Order: written before any table entry that points there; the flush syncs in between.
+    try setRefcounts(&state, run, to: 1)
+    state.searchStart = run.upperBound
+    return run
+  }
+
+  /// Finds free clusters, which have a refcount block then: at least `least`, at most `count`.
+  private func findRun(
+    _ state: inout AllocatorState, from start: UInt64, atLeast least: Int, _ count: Int,
+    _ isInUse: (Range<UInt64>) -> Bool
+  ) throws(ImageError) -> Range<UInt64> {
     try loadTable(&state)
     let perBlock = UInt64(geometry.refcountsPerBlock)
-    var index = state.searchStart
-    // Every round looks at one refcount block, and ends at the first that has room.
+    var index = start
+    // Every round looks on in one refcount block, and ends at the first run that is long enough.
     while true {
       let block = Int(index / perBlock)
       // Entries of L1 and L2 tables hold offsets below 2^56.
@@ -112,11 +144,12 @@ final class ClusterAllocator: Sendable {
         index = max(index, UInt64(block) * perBlock)
       }
       if let run = try freeRun(&state, from: index, block: block, count: count) {
-        try checkUnused(run, state, isInUse)
-        // Order: written before any table entry that points there; the flush syncs in between.
-        try setRefcounts(&state, run, to: 1)
-        state.searchStart = run.upperBound
-        return run
+        if run.count >= least {
+          try checkUnused(run, state, isInUse)
+          return run
+        }
+        index = run.upperBound
+        if !index.isMultiple(of: perBlock) { continue }
       }
       index = UInt64(block + 1) * perBlock
     }

@@ -158,8 +158,11 @@ package protocol WritableImage: Image {
 
   /// Prepares the write of the start of `range`.
   ///
-  /// The step covers at least the first byte. Waits for another writer of the same cluster.
+  /// The step covers at least the first byte. Waits for another writer of the same cluster. Persistent
+  /// bitmaps note the whole range as changed by the guest.
   func beginWrite(_ range: GuestRange) throws(ImageError) -> WriteStep
+  /// The same for a write of what the disk holds there already, which bitmaps do not note.
+  func beginAllocate(_ range: GuestRange) throws(ImageError) -> WriteStep
   /// Gives a ticket for the first unallocated bytes of `range`, nil if it has none.
   ///
   /// `range` starts at an allocation unit and ends at one or at the end of the disk. The ticket may
@@ -170,6 +173,7 @@ package protocol WritableImage: Image {
   /// Makes the start of `range` read zero by tables alone, and gives how many bytes it did.
   ///
   /// 0 where a unit is only touched in part, or the format has no way: write zero bytes there.
+  /// Persistent bitmaps note the whole range as changed by the guest.
   func writeZeroes(
     _ range: GuestRange, mode: ZeroMode, below: BelowContents
   ) throws(ImageError) -> UInt64
@@ -181,6 +185,10 @@ package protocol WritableImage: Image {
   func releaseFreed() throws(ImageError)
   /// Makes the header name another backing file, or none. The caller keeps all other I/O away.
   func setBacking(_ reference: BackingReference?) throws(ImageError)
-  /// Flushes and gives back what was claimed ahead of use. No I/O may follow.
+  /// Makes changes that are not the guest's, which persistent bitmaps do not note. No other call may
+  /// be in progress.
+  func withoutRecording<Failure: Error>(_ body: () throws(Failure) -> Void) throws(Failure)
+  /// Flushes, stores persistent bitmaps and gives back what was claimed ahead of use. No I/O may
+  /// follow.
   func close() throws(ImageError)
 }

@@ -144,8 +144,8 @@ struct ImageRepair {
   /// Clears the autoclear bits of features whose owner's clusters look leaked, or cannot be followed.
   private func clearAutoclear(_ check: CheckRun) throws(ImageError) {
     let bits = check.header.autoclearFeatures
-    var kept = bits & (CheckRun.bitmapsFeature | CheckRun.rawDataFileFeature)
-    if check.report.hasBrokenBitmaps { kept &= ~CheckRun.bitmapsFeature }
+    var kept = bits & (ImageHeader.bitmapsFeature | ImageHeader.rawDataFeature)
+    if check.report.hasBrokenBitmaps { kept &= ~ImageHeader.bitmapsFeature }
     if kept == bits { return }
     // Order: cleared on disk before anything changes that an autoclear feature describes.
     try storage.replaceEntries([bits], with: [kept], at: 88)

@@ -19,6 +19,8 @@ package enum ImageError: Error, Sendable, Equatable, CustomStringConvertible {
   case encryption(path: String, EncryptionError)
   /// The image must be repaired before it is written to.
   case needsRepair(path: String, reason: String)
+  /// A persistent bitmap of the image keeps its disk from growing.
+  case bitmapInTheWay(path: String, name: String, reason: String)
   /// The image was opened for reading.
   case readOnly(path: String)
   /// The tables of the image are as large as they may be.
@@ -33,6 +35,7 @@ package enum ImageError: Error, Sendable, Equatable, CustomStringConvertible {
     case .secretNeeded: .accessDenied
     case .encryption(_, let cause): cause.kind
     case .needsRepair: .corrupt
+    case .bitmapInTheWay: .unsupported
     case .readOnly: .readOnly
     case .tablesFull: .noSpace
     }
@@ -53,6 +56,9 @@ package enum ImageError: Error, Sendable, Equatable, CustomStringConvertible {
     case .needsRepair(let path, let reason):
       "\(path): \(reason); mend it with chainfs check --repair all \(path), or mount it"
         + " with -o ro"
+    case .bitmapInTheWay(let path, let name, let reason):
+      "\(path): the disk cannot grow with its persistent bitmap \(name): \(reason);"
+        + " remove it with qemu-img bitmap --remove"
     case .readOnly(let path): "\(path): open read-only"
     case .tablesFull(let path): "\(path): the image's refcount table has reached its limit"
     }

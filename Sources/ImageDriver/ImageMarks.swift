@@ -115,7 +115,8 @@ extension Qcow2Image {
     if isReadOnly { return error }
     switch error {
     case .format, .corrupt, .storage(.truncated): marks.setCorrupt(error.description)
-    case .storage, .unsupported, .secretNeeded, .encryption, .needsRepair, .readOnly, .tablesFull:
+    case .storage, .unsupported, .secretNeeded, .encryption, .needsRepair, .readOnly, .tablesFull,
+      .bitmapInTheWay:
       break
     }
     return error

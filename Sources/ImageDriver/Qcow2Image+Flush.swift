@@ -112,6 +112,7 @@ extension Qcow2Image {
     // Nothing more is counted down by tables that cannot be trusted.
     if marks.corruption != nil { return }
     try releaseFreed()
+    try storeBitmaps()
     // Order: nothing points to what was claimed ahead, so it may be counted down.
     do { try allocator.close() } catch {
       marks.keepDirty()

@@ -3,7 +3,8 @@
 //
 //     1  all is flushed
 //     2  an L1 table that is long enough: the clusters it has, or new ones that hold a copy; and a
-//        data file that is long enough, if there is one
+//        data file that is long enough, if there is one; and tables of persistent bitmaps, which are
+//        in use until the disk has its new size
 //     3  sync
 //     4  the first sector, with the new size
 //     5  sync
@@ -41,9 +42,11 @@ extension Qcow2Image {
         hasExtendedL2: geometry.hasExtendedL2, hasDataFile: geometry.hasDataFile
       ).l1EntriesNeeded
     } catch { throw .format(path: path, error) }
+    try checkBitmaps(for: size)
     // Order: the tables on disk are complete before the L1 table is copied.
     try flush()
     try releaseFreed()
+    try prepareBitmaps(for: size)
     let (table, isNew, hidden) = try longerL1(needed)
     let references = try clusters(under: hidden)
     if hasOwnDataFile, try onStorage({ () throws(StorageError) in try data.size() }) < size {
@@ -63,6 +66,8 @@ extension Qcow2Image {
         try storage.writeTable(sector, at: 0)
         try onStorage { () throws(StorageError) in try storage.flush() }
       }
+      // Order: bitmaps that fit the new size are called true under the new size only.
+      try finishBitmaps(for: size)
       let image = try Qcow2Image(
         storage: storage, data: data, cacheBytes: Self.activeCacheBytes, marks: marks)
       try allocator.close()
@@ -100,12 +105,8 @@ extension Qcow2Image {
     var table = try storage.readTable(behind * 8, at: old)
     table.append(
       contentsOf: repeatElement(0, count: wants.count * clusterSize - table.count))
-    let run = try claim(upTo: wants.count)
+    let run = try claimRun(of: wants.count)
     let offset = run.lowerBound << UInt64(geometry.clusterBits)
-    if run.count < wants.count {
-      allocator.giveBack(run)
-      throw .tablesFull(path: path)
-    }
     try storage.writeTable(table, at: offset)
     return (offset, true, hidden)
   }

@@ -8,6 +8,12 @@ internal import Synchronization
 extension Qcow2Image {
   package func beginWrite(_ range: GuestRange) throws(ImageError) -> WriteStep {
     try prepareToWrite()
+    try bitmaps?.record(range)
+    return try beginAllocate(range)
+  }
+
+  package func beginAllocate(_ range: GuestRange) throws(ImageError) -> WriteStep {
+    try prepareToWrite()
     switch try ask({ $0.planWrite(range) }) {
     case .inPlace(let host, let length): return .inPlace(HostOffset(host), length)
     case .reservedInPlace(let reservation, let host):
@@ -37,6 +43,7 @@ extension Qcow2Image {
     _ range: GuestRange, mode: ZeroMode, below: BelowContents
   ) throws(ImageError) -> UInt64 {
     try prepareToWrite()
+    try bitmaps?.record(range)
     if !hasZeroClusters, below == .mayHaveData { return 0 }
     let unit = UInt64(allocationUnit)
     guard range.offset.rawValue % unit == 0 else { return 0 }
@@ -141,17 +148,28 @@ extension Qcow2Image {
 
   func claim(upTo count: Int) throws(ImageError) -> Range<UInt64> {
     try marks.setDirty()
-    do {
-      return try allocator.claim(upTo: count) { run in
-        // Lock: allocator, then the tables.
-        state.withLock { state in
-          state.l1.contains { entry in
-            let table = L1Entry(rawValue: entry).tableOffset
-            return table != 0 && run.contains(geometry.clusterIndex(containing: table))
-          }
-        }
+    do { return try allocator.claim(upTo: count, isInUse: holdsTable) } catch {
+      throw noted(error)
+    }
+  }
+
+  /// Claims neighbouring clusters for a structure that has to be in one piece.
+  func claimRun(of count: Int) throws(ImageError) -> Range<UInt64> {
+    try marks.setDirty()
+    do { return try allocator.claimRun(of: count, isInUse: holdsTable) } catch {
+      throw noted(error)
+    }
+  }
+
+  /// Whether the L1 table in memory has an L2 table among the clusters.
+  private func holdsTable(_ run: Range<UInt64>) -> Bool {
+    // Lock: allocator, then the tables.
+    state.withLock { state in
+      state.l1.contains { entry in
+        let table = L1Entry(rawValue: entry).tableOffset
+        return table != 0 && run.contains(geometry.clusterIndex(containing: table))
       }
-    } catch { throw noted(error) }
+    }
   }
 
   // MARK: - L2 tables
@@ -192,10 +210,7 @@ extension Qcow2Image {
 
   // MARK: - The first write
 
-  /// The features that stay true however the image is written to.
-  var keptAutoclearFeatures: UInt64 { header.isDataFileRaw ? ImageHeader.rawDataFileFeature : 0 }
-
-  /// Clears the features that promise what a writer without them breaks.
+  /// Clears the features that promise what a writer without them breaks, and no others.
   func prepareToWrite() throws(ImageError) {
     if isReadOnly { throw .readOnly(path: path) }
     if let corruption = marks.corruption {
@@ -205,7 +220,7 @@ extension Qcow2Image {
     try firstWrite.withLock { _ throws(ImageError) in
       guard needsFirstWrite.load(ordering: .relaxed) else { return }
       // Order: cleared on disk before anything changes that an autoclear feature describes.
-      try storage.writeEntries([header.autoclearFeatures & keptAutoclearFeatures], at: 88)
+      try storage.writeEntries([keptAutoclear], at: 88)
       do throws(StorageError) { try storage.flush() } catch { throw .storage(error) }
       needsFirstWrite.store(false, ordering: .releasing)
     }

@@ -30,6 +30,10 @@ package final class Qcow2Image: WritableImage {
   private let backing: Monitor<BackingReference?>
   let needsFirstWrite: Atomic<Bool>
   let firstWrite = Monitor(())
+  /// The autoclear bits that outlive the first write.
+  let keptAutoclear: UInt64
+  /// The persistent bitmaps, if there are any that are kept true.
+  let bitmaps: BitmapTracker?
 
   /// Memory for L2 entries of an active image; maps 32 GiB of disk at clusters of 64 KiB.
   package static let activeCacheBytes = 4 << 20
@@ -85,7 +89,13 @@ package final class Qcow2Image: WritableImage {
     allocator = ClusterAllocator(storage: storage, header: header)
     backing = Monitor(
       header.backingFile.map { BackingReference(name: $0, format: header.backingFormat) })
-    let kept = header.isDataFileRaw ? ImageHeader.rawDataFileFeature : 0
+    let bitmaps =
+      storage.isReadOnly ? nil : try BitmapTracker(header: header, storage: storage)
+    self.bitmaps = bitmaps
+    let kept =
+      (header.isDataFileRaw ? ImageHeader.rawDataFeature : 0)
+      | (bitmaps == nil ? 0 : ImageHeader.bitmapsFeature)
+    keptAutoclear = header.autoclearFeatures & kept
     needsFirstWrite = Atomic(header.autoclearFeatures & ~kept != 0)
   }
 

@@ -64,6 +64,16 @@ package final class RawImage: WritableImage {
     return .inPlace(HostOffset(range.offset.rawValue), range.length)
   }
 
+  package func beginAllocate(_ range: GuestRange) throws(ImageError) -> WriteStep {
+    try beginWrite(range)
+  }
+
+  package func withoutRecording<Failure: Error>(
+    _ body: () throws(Failure) -> Void
+  ) throws(Failure) {
+    try body()
+  }
+
   package func beginPopulate(_ range: GuestRange) throws(ImageError) -> WriteTicket? { nil }
 
   package func populateZeroes(_ range: GuestRange) throws(ImageError) -> UInt64 { 0 }

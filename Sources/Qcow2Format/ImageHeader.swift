@@ -109,12 +109,9 @@ extension ImageHeader {
   /// The bit of `compatibleFeatures` that lets a writer postpone refcount updates.
   package static let lazyRefcountsFeature: UInt64 = 1
 
-  /// The bit of `autoclearFeatures` that says that the data file can be used as a raw image.
-  package static let rawDataFileFeature: UInt64 = 1 << 1
-
   /// True if the external data file reads as the disk does.
   package var isDataFileRaw: Bool {
-    geometry.hasDataFile && autoclearFeatures & Self.rawDataFileFeature != 0
+    geometry.hasDataFile && autoclearFeatures & Self.rawDataFeature != 0
   }
 
   /// Where the incompatible features are in the header, eight bytes in the first sector.

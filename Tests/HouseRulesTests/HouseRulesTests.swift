@@ -30,7 +30,7 @@ import Testing
   static let pointerFiles: Set<String> = [
     "HostSystem/SystemCall.swift", "HostSystem/SystemCall+Files.swift", "HostSystem/Monitor.swift",
     "HostSystem/RawSpan+Bytes.swift", "HostSystem/SharedGate.swift", "HostSystem/ThreadSlot.swift",
-    "HostSystem/Worker.swift",
+    "HostSystem/Worker.swift", "HostSystem/AtomicBits.swift",
     "Fuse/OperationTable.swift", "Fuse/Session.swift", "Fuse/Reply.swift",
     "Fuse/DirectoryListing.swift", "Fuse/MountTable.swift",
     "BlockIO/AlignedBuffer.swift", "BlockIO/ImageLock.swift",

@@ -141,23 +141,6 @@ struct RoundTripTests {
     #expect(try bench.check() == nil)
   }
 
-  @Test("a bitmap is declared stale by the first write and not by opening")
-  func autoclear() throws {
-    let bench = try QemuBench()
-    try bench.create("compat=1.1", size: 1 << 20)
-    try runSuccessfully("qemu-img", "bitmap", "--add", bench.path, "b0")
-    let header = {
-      try HostFile.open(bench.path, access: .readOnly, locking: .none, role: .backing)
-        .bytes(at: 88, count: 8)
-    }
-    let image = try bench.open()
-    #expect(try header().last == 1)
-    try image.put([1], at: 0)
-    #expect(try header() == [UInt8](repeating: 0, count: 8))
-    try bench.finish(image)
-    #expect(try bench.flat().prefix(2) == [1, 0])
-  }
-
   @Test("populating writes only what is unallocated, and zeroes only that")
   func populate() throws {
     let bench = try QemuBench()

@@ -1,0 +1,52 @@
+internal import BlockIO
+internal import HostSystem
+internal import Qcow2Format
+
+/// The bitmap directory of an image, as it was read.
+struct BitmapDirectory: Sendable {
+  var place: BitmapDirectoryPlace
+  var entries: [BitmapEntry]
+
+  /// Reads the directory; nil if the image has no bitmaps that are in force.
+  ///
+  /// A directory that breaks the format is thrown as `.format`; the image can be used without it.
+  init?(of header: ImageHeader, in storage: any BlockStorage) throws(ImageError) {
+    let path = storage.path
+    let place: BitmapDirectoryPlace?
+    do { place = try header.bitmapDirectory() } catch { throw .format(path: path, error) }
+    guard let place else { return nil }
+    // Before memory is taken for it: the length is the image's own word.
+    try Self.check(place.offset, place.byteCount, "bitmap directory", in: storage)
+    let bytes = try storage.readTable(place.byteCount, at: place.offset)
+    do {
+      // The array outlives the call.
+      entries = try unsafe BitmapEntry.parseDirectory(
+        bytes.span.bytes, count: place.count, in: header.geometry)
+    } catch { throw .format(path: path, error) }
+    self.place = place
+  }
+
+  /// Reads the table of an entry and checks what it says.
+  static func table(
+    of entry: BitmapEntry, _ geometry: Geometry, in storage: any BlockStorage
+  ) throws(ImageError) -> [UInt64] {
+    try check(entry.tableOffset, entry.tableSize * 8, "bitmap table", in: storage)
+    let table = try storage.readEntries(entry.tableSize, at: entry.tableOffset)
+    do throws(FormatError) {
+      for raw in table { _ = try BitmapTableEntry(rawValue: raw).cluster(in: geometry) }
+    } catch { throw .format(path: storage.path, error) }
+    return table
+  }
+
+  private static func check(
+    _ offset: UInt64, _ byteCount: Int, _ structure: String, in storage: any BlockStorage
+  ) throws(ImageError) {
+    let size = try onStorage { () throws(StorageError) in try storage.size() }
+    guard offset <= size, UInt64(byteCount) <= size - offset else {
+      let available = offset < size ? Int(size - offset) : 0
+      throw .format(
+        path: storage.path,
+        .truncated(structure: structure, needed: byteCount, available: available))
+    }
+  }
+}

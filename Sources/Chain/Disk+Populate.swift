@@ -116,7 +116,7 @@ extension Disk {
     return plan.extents
   }
 
-  private func answer(for below: BelowExtent, base: LayerID?) -> StreamPlan.Answer {
+  func answer(for below: BelowExtent, base: LayerID?) -> StreamPlan.Answer {
     guard let layer = below.layer else { return .keptZero }
     if let base, layer.id <= base { return below.isData ? .keptData : .keptZero }
     return below.isData ? .droppedData : .droppedZero

@@ -26,6 +26,7 @@ package final class Qcow2Image: WritableImage {
   let state: Monitor<MetadataState>
   let allocator: ClusterAllocator
   let flushes = FlushGroup()
+  let snapshots = Monitor(SnapshotTables())
   private let backing: Monitor<BackingReference?>
   let needsFirstWrite: Atomic<Bool>
   let firstWrite = Monitor(())

@@ -265,7 +265,7 @@ extension Disk {
       }
       let from = Int(position - run.offset)
       do {
-        try image.storage.write(
+        try image.data.write(
           bytes.extracting(from..<from + Int(room.range.length)), at: room.host)
       } catch { throw .storage(error) }
       position = room.range.end

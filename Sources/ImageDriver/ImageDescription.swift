@@ -18,8 +18,8 @@ package struct ImageDescription: Sendable, Equatable {
     package var isCorrupt: Bool
     /// Whether the image is marked as not closed.
     package var isDirty: Bool
-    /// How many internal snapshots there are.
-    package var snapshotCount: Int
+    /// The internal snapshots, in the order of the directory.
+    package var snapshots: [InternalSnapshot]
     /// Features that keep the image from being mounted.
     package var unsupportedFeatures: [String]
   }
@@ -58,7 +58,8 @@ package struct ImageDescription: Sendable, Equatable {
       version: header.geometry.version, refcountBits: 1 << header.geometry.refcountOrder,
       compression: header.compressionType == .zstd ? "zstd" : "zlib",
       hasLazyRefcounts: header.compatibleFeatures & ImageHeader.lazyRefcountsFeature != 0,
-      isCorrupt: header.isCorrupt, isDirty: header.isDirty, snapshotCount: header.snapshotCount,
+      isCorrupt: header.isCorrupt, isDirty: header.isDirty,
+      snapshots: try header.snapshots(in: storage).map { InternalSnapshot($0) },
       unsupportedFeatures: header.unsupportedFeatures())
   }
 }

@@ -18,6 +18,8 @@ package struct InternalSnapshot: Sendable, Equatable {
   package var guestClockNanoseconds: UInt64
   /// The bytes of VM state that were saved with it, 0 for a disk snapshot.
   package var vmStateSize: UInt64
+  /// The instructions that the guest had executed; nil if they were not counted.
+  package var instructionCount: UInt64?
 
   init(_ entry: SnapshotEntry) {
     id = entry.id
@@ -26,6 +28,7 @@ package struct InternalSnapshot: Sendable, Equatable {
     dateNanoseconds = entry.dateNanoseconds
     guestClockNanoseconds = entry.guestClockNanoseconds
     vmStateSize = entry.vmStateSize
+    instructionCount = entry.instructionCount
   }
 }
 

@@ -17,8 +17,8 @@ package final class SnapshotImage: Image {
   /// none.
   package init?(named name: String, of image: Qcow2Image) throws(ImageError) {
     let places = try image.snapshotPlaces()
-    guard let place = places.first(where: { $0.id == name }) ?? places.first(where: { $0.name == name })
-    else { return nil }
+    let found = places.first { $0.id == name } ?? places.first { $0.name == name }
+    guard let place = found else { return nil }
     self.image = image
     let of = image.geometry
     do throws(FormatError) {
@@ -33,6 +33,7 @@ package final class SnapshotImage: Image {
   }
 
   package var storage: any BlockStorage { image.storage }
+  package var data: any BlockStorage { image.data }
   package var path: String { image.path }
   package var formatName: String { image.formatName }
   package var virtualSize: UInt64 { geometry.virtualSize }

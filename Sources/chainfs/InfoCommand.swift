@@ -30,8 +30,9 @@ struct Info: ParsableCommand {
       lines += [
         "version: \(qcow2.version)", "refcount bits: \(qcow2.refcountBits)",
         "compression: \(qcow2.compression)", "lazy refcounts: \(qcow2.hasLazyRefcounts)",
-        "corrupt: \(qcow2.isCorrupt)", "internal snapshots: \(qcow2.snapshotCount)",
+        "corrupt: \(qcow2.isCorrupt)", "internal snapshots: \(qcow2.snapshots.count)",
       ]
+      lines += SnapshotListing.lines(of: qcow2.snapshots)
       if qcow2.isDirty { lines.append("dirty: true") }
       if !qcow2.unsupportedFeatures.isEmpty {
         lines.append("not supported: \(qcow2.unsupportedFeatures.joined(separator: ", "))")
@@ -59,6 +60,9 @@ struct Info: ParsableCommand {
       }
     }
     if let qcow2 = image.qcow2 {
+      if !qcow2.snapshots.isEmpty {
+        members.append(.init("snapshots", SnapshotListing.json(of: qcow2.snapshots)))
+      }
       members.append(.init("dirty-flag", .bool(qcow2.isDirty)))
       let data: [JSONText.Member] = [
         .init("compat", .string(qcow2.version == 2 ? "0.10" : "1.1")),
@@ -66,7 +70,6 @@ struct Info: ParsableCommand {
         .init("lazy-refcounts", .bool(qcow2.hasLazyRefcounts)),
         .init("refcount-bits", .number(UInt64(qcow2.refcountBits))),
         .init("corrupt", .bool(qcow2.isCorrupt)),
-        .init("snapshots", .number(UInt64(qcow2.snapshotCount))),
         .init("unsupported", .array(qcow2.unsupportedFeatures.map { .string($0) })),
       ]
       members.append(

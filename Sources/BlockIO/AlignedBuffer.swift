@@ -13,7 +13,7 @@ internal import HostSystem
 package enum ThreadScratch {
   /// What a buffer is for. One thread uses each for one thing at a time.
   package enum Purpose: Int32, Sendable {
-    /// Bytes that are copied up on a write or by a stream.
+    /// Bytes that are copied up around a write.
     case cow = 1
     /// Bytes that BlockIO itself moves to aligned memory.
     case bounce = 2
@@ -21,6 +21,8 @@ package enum ThreadScratch {
     case inflate = 3
     /// Bytes that are encrypted on their way to the disk, or decrypted on their way from it.
     case cipher = 4
+    /// Bytes that a stream copies up; a cluster that has to move takes `cow` meanwhile.
+    case stream = 5
   }
 
   /// The alignment of every buffer.

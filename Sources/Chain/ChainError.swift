@@ -47,8 +47,6 @@ package enum ChainError: Error, Sendable {
   case closed(disk: String)
   /// No layer below the active image goes by this name.
   case noSuchLayer(disk: String, name: String, have: [String])
-  /// The active image has internal snapshots, which streaming would empty.
-  case internalSnapshots(disk: String, count: Int)
   /// Part of the disk still lives only in layers that were to be dropped.
   case notStreamed(disk: String, range: GuestRange)
   /// No string was found by which the active image's header could name the base.
@@ -76,7 +74,6 @@ extension ChainError {
     case .outsideRoot: .notPermitted
     case .readOnly: .readOnly
     case .closed: .io
-    case .internalSnapshots: .unsupported
     case .notStreamed: .busy
     case .backingStringInvalid: .invalid
     case .snapshotRefused(_, let kind, _): kind
@@ -129,8 +126,6 @@ extension ChainError: CustomStringConvertible {
       have.isEmpty
         ? "\(disk): no layer named \(name), there is nothing below the active image"
         : "\(disk): no layer named \(name) (have \(have.joined(separator: ", ")))"
-    case .internalSnapshots(let disk, let count):
-      "\(disk): the image has internal snapshots (\(count)), which streaming would empty"
     case .notStreamed(let disk, let range):
       "\(disk): bytes at \(range.offset.rawValue) are only in the layers that were to be dropped"
     case .backingStringInvalid(let string, let overlay, let base):

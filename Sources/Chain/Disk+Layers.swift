@@ -29,7 +29,7 @@ extension Disk {
     }
   }
 
-  /// Whether the active image has internal snapshots, which streaming would empty.
+  /// How many internal snapshots the active image has; a stream fills what they lack.
   package func internalSnapshotCount() throws(ChainError) -> Int {
     try withLayers { layers throws(ChainError) in layers.active.image.internalSnapshotCount }
   }

@@ -116,7 +116,7 @@ extension Disk {
     return plan.extents
   }
 
-  private func answer(for below: BelowExtent, base: LayerID?) -> StreamPlan.Answer {
+  func answer(for below: BelowExtent, base: LayerID?) -> StreamPlan.Answer {
     guard let layer = below.layer else { return .keptZero }
     if let base, layer.id <= base { return below.isData ? .keptData : .keptZero }
     return below.isData ? .droppedData : .droppedZero
@@ -142,7 +142,7 @@ extension Disk {
     // Whole units are written; what lies beyond the end of the disk is written as zeroes.
     let unit = Int(layers.unit)
     let byteCount = (Int(range.length) + unit - 1) / unit * unit
-    try ThreadScratch.withBuffer(.cow, byteCount: byteCount) { buffer throws(ChainError) in
+    try ThreadScratch.withBuffer(.stream, byteCount: byteCount) { buffer throws(ChainError) in
       var inside = buffer.slice(0..<Int(range.length))
       try readBelow(into: &inside, at: range.offset, layers.backing)
       var beyond = buffer.slice(Int(range.length)..<byteCount)

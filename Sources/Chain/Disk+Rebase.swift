@@ -6,7 +6,7 @@ internal import ImageDriver
 // are closed. Guest bytes are the same before and after; what may never happen is a header that says
 // the new chain over clusters that are not on the disk, or that says something nobody can open.
 //
-//     1  every range is checked to be streamed, by the tables alone
+//     1  every range is checked to be streamed, of internal snapshots too, by the tables alone
 //     2  the string for the header is chosen and leads to the base's inode     nothing changed yet
 //     3  flush                                          long, guests go on
 //     -- gate, exclusive ------------------------------------------------------------------
@@ -52,9 +52,6 @@ extension Disk {
       layers.backing.layers.first?.id == base
     }
     if isThere, requested == nil { return }
-    if try internalSnapshotCount() > 0 {
-      throw .internalSnapshots(disk: name, count: try internalSnapshotCount())
-    }
     let checked = try checkStreamed(base: base)
     let string = try backingString(for: base, requested: requested)
     try flush()
@@ -96,21 +93,24 @@ extension Disk {
     }
   }
 
-  // Once streamed, a range stays so: with layers below, the active image gives up no mapping. So the
-  // check needs no exclusive gate.
+  // Once streamed, a range stays so: with layers below, the active image gives up no mapping, and
+  // nobody else changes its snapshots. So the check needs no exclusive gate.
   func checkStreamed(base: LayerID?) throws(ChainError) -> Checked {
     let checked = try withLayers { layers throws(ChainError) in
       Checked(active: layers.active.id, size: layers.active.image.virtualSize)
     }
-    var position = GuestOffset(rawValue: 0)
-    while true {
-      let extents = try streamExtents(from: position, base: base, limit: 1024)
-      guard let last = extents.last else { return checked }
-      if let open = extents.first(where: { $0.kind != .skip }) {
-        throw .notStreamed(disk: name, range: open.range)
+    for part in StreamPart.allCases {
+      var position = GuestOffset(rawValue: 0)
+      while true {
+        let extents = try streamExtents(of: part, from: position, base: base, limit: 1024)
+        guard let last = extents.last else { break }
+        if let open = extents.first(where: { $0.kind != .skip }) {
+          throw .notStreamed(disk: name, range: open.range)
+        }
+        position = last.range.end
       }
-      position = last.range.end
     }
+    return checked
   }
 
   private func lowerLayers(

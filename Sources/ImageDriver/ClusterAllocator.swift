@@ -99,6 +99,17 @@ final class ClusterAllocator: Sendable {
     }
   }
 
+  /// How many references a cluster has.
+  func references(of cluster: UInt64) throws(ImageError) -> UInt64 {
+    try state.withLock { state throws(ImageError) in try refcount(&state, cluster) }
+  }
+
+  /// Counts the references of claimed clusters, which nothing on disk points to.
+  func setReferences(of run: Range<UInt64>, to count: UInt64) throws(ImageError) {
+    precondition(count <= geometry.maximumRefcount, "more references than a refcount holds")
+    try state.withLock { state throws(ImageError) in try setRefcounts(&state, run, to: count) }
+  }
+
   /// Frees all that is claimed ahead of use.
   func close() throws(ImageError) {
     try state.withLock { state throws(ImageError) in

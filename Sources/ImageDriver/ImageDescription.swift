@@ -21,8 +21,8 @@ package struct ImageDescription: Sendable, Equatable {
     package var isCorrupt: Bool
     /// Whether the image is marked as not closed.
     package var isDirty: Bool
-    /// How many internal snapshots there are.
-    package var snapshotCount: Int
+    /// The internal snapshots, in the order of the directory.
+    package var snapshots: [InternalSnapshot]
     /// The file with the bytes of the guest as the header names it, nil if that is the image itself.
     package var dataFile: String?
     /// Whether the data file can be used as a raw image.
@@ -80,7 +80,8 @@ package struct ImageDescription: Sendable, Equatable {
       compression: header.compressionType == .zstd ? "zstd" : "zlib",
       hasLazyRefcounts: header.compatibleFeatures & ImageHeader.lazyRefcountsFeature != 0,
       hasExtendedL2: header.geometry.hasExtendedL2,
-      isCorrupt: header.isCorrupt, isDirty: header.isDirty, snapshotCount: header.snapshotCount,
+      isCorrupt: header.isCorrupt, isDirty: header.isDirty,
+      snapshots: try header.snapshots(in: storage).map { InternalSnapshot($0) },
       dataFile: header.geometry.hasDataFile ? header.dataFile ?? "" : nil,
       isDataFileRaw: header.isDataFileRaw,
       luks: luks,

@@ -52,6 +52,8 @@ struct MetadataState: Sendable {
   var dropped: [HostCluster] = []
   /// Host clusters that the disk points to no more, while a reader may be there still.
   var freed: [HostCluster] = []
+  /// Entries of snapshots' tables, by their place in the file, that are newer than the disk.
+  var snapshotEntries: [UInt64: UInt64] = [:]
   /// Moves whenever something ends that others wait for.
   private(set) var generation: UInt64 = 0
 

@@ -6,6 +6,7 @@
 //     4  sync           entries point only to what 2 made durable
 //     5  write L1       only if it changed; its tables are durable since 2 and 4
 //     6  sync
+//     7  write entries of internal snapshots, if a stream fills some; then sync
 //
 // Clusters that lost a reference before 1 are free on disk after 6. They are not counted down before,
 // and not handed out before `releaseFreed()`, since a reader may still be on its way to them.
@@ -41,6 +42,17 @@ extension Qcow2Image {
         }
         try sync()
       }
+      if !work.snapshotEntries.isEmpty {
+        // Order: after data, refcounts and new tables, and after the active disk has left a table that
+        // is written to here.
+        for run in work.snapshotEntries.keys.sorted().runs(by: 8) {
+          let entries = stride(from: run.lowerBound, to: run.upperBound, by: 8).map {
+            work.snapshotEntries[$0] ?? 0
+          }
+          try storage.writeEntries(entries, at: run.lowerBound)
+        }
+        try sync()
+      }
     } catch {
       state.change { $0.endWriting(work, isOnDisk: false) }
       throw error
@@ -69,7 +81,7 @@ extension Qcow2Image {
     }
     // The host gets the space back; best effort, since the refcount is what counts.
     let data = Set(freed.lazy.filter(\.isData).map(\.index))
-    for run in unused.filter(data.contains).sorted().runs() {
+    for run in unused.filter(data.contains).sorted().runs(by: 1) {
       do {
         try storage.discard(
           at: HostOffset(run.lowerBound << UInt64(geometry.clusterBits)),
@@ -130,6 +142,7 @@ extension MetadataState {
     var slices: [(slice: UInt64, offset: UInt64, words: [UInt64])] = []
     var l1Sectors: [(index: Int, entries: [UInt64])] = []
     var dropped: [HostCluster] = []
+    var snapshotEntries: [UInt64: UInt64] = [:]
   }
 
   /// Changes an L1 entry in memory.
@@ -153,6 +166,8 @@ extension MetadataState {
     dirtyL1Sectors = []
     work.dropped = dropped
     dropped = []
+    // They stay for lookups until they are on disk.
+    work.snapshotEntries = snapshotEntries
     return work
   }
 
@@ -161,6 +176,9 @@ extension MetadataState {
     cache.endWriting(work.slices.map(\.slice), isOnDisk: isOnDisk)
     if isOnDisk {
       freed += work.dropped
+      for (place, value) in work.snapshotEntries where snapshotEntries[place] == value {
+        snapshotEntries[place] = nil
+      }
     } else {
       dropped = work.dropped + dropped
       for sector in work.l1Sectors { dirtyL1Sectors.insert(sector.index) }
@@ -169,14 +187,14 @@ extension MetadataState {
 }
 
 extension [UInt64] {
-  /// The runs of neighbouring numbers in a sorted array.
-  fileprivate func runs() -> [Range<UInt64>] {
+  /// The runs of numbers that follow each other at a distance in a sorted array.
+  fileprivate func runs(by distance: UInt64) -> [Range<UInt64>] {
     var runs: [Range<UInt64>] = []
     for number in self {
       if let last = runs.last, last.upperBound == number {
-        runs[runs.count - 1] = last.lowerBound..<number + 1
+        runs[runs.count - 1] = last.lowerBound..<number + distance
       } else {
-        runs.append(number..<number + 1)
+        runs.append(number..<number + distance)
       }
     }
     return runs

@@ -27,6 +27,7 @@ package final class Qcow2Image: WritableImage {
   let allocator: ClusterAllocator
   let flushes = FlushGroup()
   let marks: ImageMarks
+  let snapshots = Monitor(SnapshotTables())
   private let backing: Monitor<BackingReference?>
   let needsFirstWrite: Atomic<Bool>
   let firstWrite = Monitor(())

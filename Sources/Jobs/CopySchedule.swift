@@ -13,7 +13,7 @@ internal import HostSystem
 //              wait      until something changes, or a moment comes
 //              exit      nothing will come any more
 //
-// One thread at a time plans, one flushes; a flush goes beside the copying. Extents of the plan wait
+// The disk comes first, then the internal snapshots of its image, each from its start. One thread at a time plans, one flushes; a flush goes beside the copying. Extents of the plan wait
 // in a queue and are cut into pieces only when they are taken, so that a new limit or a busy guest
 // counts from the next piece on. A piece that failed and is to be tried again goes back to the front.
 //
@@ -23,7 +23,7 @@ internal import HostSystem
 struct CopySchedule: Sendable {
   /// What a thread is to do.
   enum Step: Sendable, Equatable {
-    case plan(GuestOffset)
+    case plan(StreamPart, GuestOffset)
     case copy(Piece)
     case flush
     case finish
@@ -34,6 +34,7 @@ struct CopySchedule: Sendable {
 
   /// A range for one thread, with what it took from the throttle.
   struct Piece: Sendable, Equatable {
+    var part = StreamPart.disk
     var range: GuestRange
     var isZero: Bool
     var taken: UInt64
@@ -60,7 +61,8 @@ struct CopySchedule: Sendable {
   private(set) var state: JobState
   private(set) var throttle: Throttle
   private(set) var counters = Counters()
-  private(set) var length: UInt64
+  private var diskLength: UInt64
+  private let snapshotLength: UInt64
   /// Grows with every change, so that a waiting thread sees that there was one.
   private(set) var generation: UInt64 = 0
   private(set) var meter = RateMeter()
@@ -68,8 +70,9 @@ struct CopySchedule: Sendable {
 
   private let clusterSize: UInt64
   private let threads: Int
+  private var part = StreamPart.disk
   private var cursor = GuestOffset.zero
-  private var queue: [StreamExtent] = []
+  private var queue: [(part: StreamPart, extent: StreamExtent)] = []
   private var isPlanning = false
   private var isPlanned = false
   private var inFlight = 0
@@ -81,16 +84,20 @@ struct CopySchedule: Sendable {
   private var scans = 1
 
   init(
-    length: UInt64, clusterSize: Int, threads: Int, speed: UInt64, policy: ErrorPolicy,
-    isPaused: Bool, now: MonotonicTime
+    length: UInt64, snapshotLength: UInt64 = 0, clusterSize: Int, threads: Int, speed: UInt64,
+    policy: ErrorPolicy, isPaused: Bool, now: MonotonicTime
   ) {
-    self.length = length
+    diskLength = length
+    self.snapshotLength = snapshotLength
     self.clusterSize = UInt64(clusterSize)
     self.threads = threads
     state = JobState(policy: policy, isPaused: isPaused)
     throttle = Throttle(limit: speed, now: now)
     lastFlush = now
   }
+
+  /// All that there is to look at.
+  var length: UInt64 { diskLength + snapshotLength }
 
   /// Something of the job is going on at this moment.
   var isBusy: Bool { isPlanning || isFlushing || isFinishing || isClosing || inFlight > 0 }
@@ -136,17 +143,23 @@ struct CopySchedule: Sendable {
     if isPlanning { return .wait(until: flushTime) }
     if !isPlanned {
       isPlanning = true
-      return .plan(cursor)
+      return .plan(part, cursor)
     }
     // A piece or a flush under way may still fail, and come back.
     if isBusy { return .wait(until: flushTime) }
+    if part == .disk, snapshotLength > 0 {
+      part = .snapshots
+      cursor = .zero
+      isPlanned = false
+      return planStep(guest: guest, now: now)
+    }
     state.allScanned()
     generation += 1
     return next(guest: guest, now: now)
   }
 
   private mutating func copyStep(now: MonotonicTime) -> Step {
-    let first = queue[0]
+    let (part, first) = queue[0]
     if inFlight >= backoff.mostInFlight(threads: threads) { return .wait(until: flushTime) }
     if let moment = earliest(backoff.delay(now: now), throttle.delay(now: now)) {
       return .wait(until: flushTime.map { min($0, moment) } ?? moment)
@@ -160,13 +173,13 @@ struct CopySchedule: Sendable {
     if range.length == first.range.length {
       queue.removeFirst()
     } else {
-      queue[0].range = GuestRange(from: range.end, to: first.range.end)
+      queue[0].extent.range = GuestRange(from: range.end, to: first.range.end)
     }
     // An image without zero clusters copies zeroes too; that is charged when it is known.
     let taken = isZero ? 0 : range.length
     throttle.take(taken, now: now)
     inFlight += 1
-    return .copy(Piece(range: range, isZero: isZero, taken: taken, started: now))
+    return .copy(Piece(part: part, range: range, isZero: isZero, taken: taken, started: now))
   }
 
   private func earliest(_ one: MonotonicTime?, _ other: MonotonicTime?) -> MonotonicTime? {
@@ -177,24 +190,31 @@ struct CopySchedule: Sendable {
 
   // MARK: - What came of it
 
-  /// The disk told what lies at the cursor; nothing means that this is its end.
+  /// The disk told what lies at the cursor; nothing means that this is the end of the part.
   mutating func planned(_ extents: [StreamExtent], diskSize: UInt64, now: MonotonicTime) {
     isPlanning = false
     generation += 1
-    length = max(length, diskSize)
+    diskLength = max(diskLength, diskSize)
     guard let last = extents.last else {
       isPlanned = true
       return
     }
     cursor = last.range.end
-    isPlanned = cursor.rawValue >= diskSize
+    isPlanned = cursor.rawValue >= partEnd(diskSize: diskSize)
     for extent in extents {
       switch extent.kind {
-      case .copy, .zero: queue.append(extent)
+      case .copy, .zero: queue.append((part, extent))
       case .skip: if scans == 1 { counters.skipped += extent.range.length }
       }
     }
     meter.note(copied: counters.copied, scanned: counters.scanned, now: now)
+  }
+
+  private func partEnd(diskSize: UInt64) -> UInt64 {
+    switch part {
+    case .disk: diskSize
+    case .snapshots: snapshotLength
+    }
   }
 
   /// A piece is done.
@@ -223,7 +243,8 @@ struct CopySchedule: Sendable {
     needsFlush = true
     switch state.fail(failure) {
     case .retry:
-      queue.insert(StreamExtent(range: piece.range, kind: piece.isZero ? .zero : .copy), at: 0)
+      let extent = StreamExtent(range: piece.range, kind: piece.isZero ? .zero : .copy)
+      queue.insert((piece.part, extent), at: 0)
       meter.reset()
     case .passOver: if scans == 1 { counters.failed += piece.range.length }
     case .drop: break
@@ -239,10 +260,11 @@ struct CopySchedule: Sendable {
     case .drop: break
     case .passOver:
       let step = max(Self.unplannedBytes, clusterSize)
-      let end = GuestOffset(min(cursor.rawValue + step, diskSize))
+      let partEnd = partEnd(diskSize: diskSize)
+      let end = GuestOffset(min(cursor.rawValue + step, partEnd))
       if scans == 1 { counters.failed += end - cursor }
       cursor = end
-      isPlanned = end.rawValue >= diskSize
+      isPlanned = end.rawValue >= partEnd
     }
   }
 
@@ -283,6 +305,7 @@ struct CopySchedule: Sendable {
     scans += 1
     isFinishing = false
     generation += 1
+    part = .disk
     cursor = .zero
     isPlanned = false
     state.scanAgain()

@@ -15,8 +15,6 @@ package enum JobError: Error, Sendable {
   case backingFileWithoutBase(device: String)
   /// What has to be copied does not fit beside the active image.
   case noSpace(device: String, needed: UInt64, free: UInt64)
-  /// The active image has internal snapshots that streaming would empty.
-  case internalSnapshots(device: String, count: Int)
   /// The disk refused or failed.
   case chain(ChainError, device: String)
   /// The record of the job could not be written.
@@ -34,7 +32,6 @@ extension JobError: CustomStringConvertible {
     case .readOnly: .readOnly
     case .backingFileWithoutBase: .invalid
     case .noSpace: .noSpace
-    case .internalSnapshots: .unsupported
     case .chain(let error, _): error.kind
     case .record(let error, _): error.kind
     case .thread(let error, _): error.kind
@@ -52,9 +49,6 @@ extension JobError: CustomStringConvertible {
       "\(device): backing-file needs a base, but the whole chain is to be streamed"
     case .noSpace(let device, let needed, let free):
       "\(device): streaming needs \(needed) bytes, but only \(free) are free"
-    case .internalSnapshots(let device, let count):
-      "\(device): the image has \(count) internal snapshot\(count == 1 ? "" : "s"), "
-        + "which streaming would empty; delete them with qemu-img snapshot -d first"
     case .chain(let error, let device): Sentence.about(device, error.description)
     case .record(let error, let device): Sentence.about(device, error.description)
     case .thread(let error, let device): "\(device): no thread for the job: \(error)"

@@ -7,7 +7,7 @@ package struct StreamEstimate: Sendable, Equatable {
   package private(set) var copy: UInt64 = 0
   /// Bytes that would become zero clusters.
   package private(set) var zero: UInt64 = 0
-  /// Bytes that are there already, or that no layer has.
+  /// Bytes that are there already, or that no layer has. Those of internal snapshots count as well.
   package private(set) var present: UInt64 = 0
   /// What the active image's file would grow by, tables included.
   package private(set) var needed: UInt64 = 0
@@ -49,12 +49,14 @@ extension StreamEstimate {
   /// Looks at the tables of a whole disk.
   static func of(_ disk: Disk, base: LayerID?) throws(ChainError) -> StreamEstimate {
     var estimate = StreamEstimate()
-    var position = GuestOffset.zero
-    while true {
-      let extents = try disk.streamExtents(from: position, base: base, limit: 1024)
-      guard let last = extents.last else { break }
-      estimate.add(extents)
-      position = last.range.end
+    for part in StreamPart.allCases {
+      var position = GuestOffset.zero
+      while true {
+        let extents = try disk.streamExtents(of: part, from: position, base: base, limit: 1024)
+        guard let last = extents.last else { break }
+        estimate.add(extents)
+        position = last.range.end
+      }
     }
     estimate.settle(clusterSize: disk.clusterSize)
     estimate.free = freeBytes(beside: try disk.activePath)

@@ -38,7 +38,7 @@ final class StreamJob: Sendable {
 
   init(
     disk: Disk, setting: Setting, record: RecordFile, speed: UInt64, isPaused: Bool,
-    time: any TimeSource, owner: any StreamJobOwner
+    snapshotLength: UInt64, time: any TimeSource, owner: any StreamJobOwner
   ) {
     self.disk = disk
     self.setting = setting
@@ -47,8 +47,9 @@ final class StreamJob: Sendable {
     self.owner = owner
     schedule = Monitor(
       CopySchedule(
-        length: disk.virtualSize, clusterSize: disk.clusterSize, threads: Self.threads - 1,
-        speed: speed, policy: setting.onError, isPaused: isPaused, now: time.now()))
+        length: disk.virtualSize, snapshotLength: snapshotLength, clusterSize: disk.clusterSize,
+        threads: Self.threads - 1, speed: speed, policy: setting.onError, isPaused: isPaused,
+        now: time.now()))
   }
 
   /// Starts the threads; if not all can be had, none stays.
@@ -141,7 +142,7 @@ final class StreamJob: Sendable {
         return (step, schedule.generation)
       }
       switch step {
-      case .plan(let offset): plan(from: offset)
+      case .plan(let part, let offset): plan(part, from: offset)
       case .copy(let piece): copy(piece)
       case .flush: flush()
       case .finish: finish()
@@ -153,10 +154,10 @@ final class StreamJob: Sendable {
     }
   }
 
-  private func plan(from offset: GuestOffset) {
+  private func plan(_ part: StreamPart, from offset: GuestOffset) {
     do {
       let extents = try disk.streamExtents(
-        from: offset, base: setting.base, limit: Self.planExtents)
+        of: part, from: offset, base: setting.base, limit: Self.planExtents)
       let size = disk.virtualSize
       let now = time.now()
       schedule.change { $0.planned(extents, diskSize: size, now: now) }
@@ -169,7 +170,7 @@ final class StreamJob: Sendable {
 
   private func copy(_ piece: CopySchedule.Piece) {
     do {
-      let result = try disk.populate(piece.range, base: setting.base)
+      let result = try disk.populate(piece.part, piece.range, base: setting.base)
       let now = time.now()
       schedule.change { $0.copied(piece, result, now: now) }
     } catch {

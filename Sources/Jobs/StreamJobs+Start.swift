@@ -89,11 +89,16 @@ extension StreamJobs {
       }
       return settle(nothingToDo(setting, speed: request.speed), job: nil)
     }
-    try check(base: base, request: request, isResumed: origin != nil)
+    let snapshotLength = try onDisk { () throws(ChainError) in
+      try disk.streamLength(of: .snapshots)
+    }
+    try check(
+      base: base, request: request, bytes: disk.virtualSize + snapshotLength,
+      isResumed: origin != nil)
     do { try file.save() } catch { throw .record(error, device: disk.name) }
     let job = StreamJob(
       disk: disk, setting: setting, record: file, speed: request.speed,
-      isPaused: record.isPaused, time: time, owner: self)
+      isPaused: record.isPaused, snapshotLength: snapshotLength, time: time, owner: self)
     // In place before its threads run, for it may end at once.
     state.withLock { $0.current = job }
     do { try job.start() } catch {
@@ -104,17 +109,16 @@ extension StreamJobs {
   }
 
   /// What refuses a stream that has something to do.
-  private func check(base: LayerID?, request: StreamRequest, isResumed: Bool) throws(JobError) {
-    let snapshots = try onDisk { () throws(ChainError) in try disk.internalSnapshotCount() }
-    if snapshots > 0 { throw .internalSnapshots(device: disk.name, count: snapshots) }
+  private func check(
+    base: LayerID?, request: StreamRequest, bytes: UInt64, isResumed: Bool
+  ) throws(JobError) {
     _ = try onDisk { () throws(ChainError) in
       try disk.backingString(for: base, requested: request.backingFile)
     }
     // A job that ran already acts by on-error when it meets a full disk.
     if isResumed { return }
     // The tables of a large chain are not read where the whole disk would fit anyway.
-    let size = disk.virtualSize
-    if StreamEstimate.freeBytes(beside: try activePath()) / 9 > size / 8 { return }
+    if StreamEstimate.freeBytes(beside: try activePath()) / 9 > bytes / 8 { return }
     let estimate = try onDisk { () throws(ChainError) in
       try StreamEstimate.of(disk, base: base)
     }

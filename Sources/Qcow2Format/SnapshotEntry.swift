@@ -24,6 +24,8 @@ package struct SnapshotEntry: Sendable, Equatable {
   package var vmStateSize: UInt64
   /// The disk's size at that time; nil if the entry does not say, then as it is now.
   package var diskSize: UInt64?
+  /// The instructions that the guest had executed; nil if the entry does not say.
+  package var instructionCount: UInt64?
   /// True for a version 3 image's entry without the extra data that version 3 requires.
   ///
   /// QEMU opens such images; its check calls them incomplete.
@@ -66,6 +68,9 @@ package struct SnapshotEntry: Sendable, Equatable {
     let nameStart = idStart + Int(BigEndian.uint16(bytes, at: offset + 12))
     let end = nameStart + Int(BigEndian.uint16(bytes, at: offset + 14))
     try require(end, of: bytes)
+    // QEMU writes all ones where instructions are not counted.
+    let instructionCount =
+      extraSize >= 24 ? BigEndian.uint64(bytes, at: extraStart + 16) : UInt64.max
     let entry = SnapshotEntry(
       l1TableOffset: BigEndian.uint64(bytes, at: offset), l1Size: Int(l1Size),
       id: String(decoding: BigEndian.copy(bytes, idStart..<nameStart), as: UTF8.self),
@@ -77,6 +82,7 @@ package struct SnapshotEntry: Sendable, Equatable {
         ? BigEndian.uint64(bytes, at: extraStart)
         : UInt64(BigEndian.uint32(bytes, at: offset + 32)),
       diskSize: extraSize >= 16 ? BigEndian.uint64(bytes, at: extraStart + 8) : nil,
+      instructionCount: instructionCount == .max ? nil : instructionCount,
       isIncomplete: version >= 3 && extraSize < 16, encodedByteCount: ((end + 7) & ~7) - offset)
     return (entry, end)
   }

@@ -33,8 +33,9 @@ struct Info: ParsableCommand {
         "version: \(qcow2.version)", "refcount bits: \(qcow2.refcountBits)",
         "compression: \(qcow2.compression)", "lazy refcounts: \(qcow2.hasLazyRefcounts)",
         "corrupt: \(qcow2.isCorrupt)", "extended l2: \(qcow2.hasExtendedL2)",
-        "internal snapshots: \(qcow2.snapshotCount)",
+        "internal snapshots: \(qcow2.snapshots.count)",
       ]
+      lines += SnapshotListing.lines(of: qcow2.snapshots)
       if let name = qcow2.dataFile {
         lines += ["data file: \(name)", "data file raw: \(qcow2.isDataFileRaw)"]
       }
@@ -72,6 +73,9 @@ struct Info: ParsableCommand {
     }
     if image.isEncrypted { members.append(.init("encrypted", .bool(true))) }
     if let qcow2 = image.qcow2 {
+      if !qcow2.snapshots.isEmpty {
+        members.append(.init("snapshots", SnapshotListing.json(of: qcow2.snapshots)))
+      }
       members.append(.init("dirty-flag", .bool(qcow2.isDirty)))
       let encryption: [JSONText.Member] =
         qcow2.luks.map { [.init("encrypt", json(of: $0))] } ?? []
@@ -94,8 +98,7 @@ struct Info: ParsableCommand {
       }
       data += encryption
       data += [
-        .init("snapshots", .number(UInt64(qcow2.snapshotCount))),
-        .init("unsupported", .array(qcow2.unsupportedFeatures.map { .string($0) })),
+        .init("unsupported", .array(qcow2.unsupportedFeatures.map { .string($0) }))
       ]
       members.append(
         .init(

@@ -54,6 +54,19 @@ final class SimulatedFiles: ImageFiles {
     }
   }
 
+  /// Puts a durable file in place.
+  func put(_ path: String, _ bytes: [UInt8]) {
+    var content = SparseBytes()
+    content.put(bytes, at: 0)
+    let durable = content
+    state.withLock { state in
+      state.inodes += 1
+      state.disks[path] = SimulatedDisk(
+        path: path, seed: state.inodes, inode: state.inodes, durable: durable)
+      state.durableNames.insert(path)
+    }
+  }
+
   private func failure(_ path: String, _ number: Int32) -> StorageError {
     .system(path: path, SystemError(call: "open", number: number))
   }

@@ -1,5 +1,6 @@
 import Foundation
 import HostSystem
+import ImageDriver
 import Testing
 
 @testable import Chain
@@ -99,8 +100,37 @@ extension Disk {
   @discardableResult
   func streamAll(base: LayerID? = nil) throws -> PopulateResult {
     let done = try populate(GuestRange(offset: .zero, length: virtualSize), base: base)
+    try fillSnapshots(base: base)
     try rebase(to: base)
     return done
+  }
+}
+
+extension Disk {
+  /// Fills what internal snapshots lack.
+  @discardableResult
+  func fillSnapshots(base: LayerID? = nil) throws -> PopulateResult {
+    let length = try streamLength(of: .snapshots)
+    return try populate(.snapshots, GuestRange(offset: .zero, length: length), base: base)
+  }
+
+  /// All bytes of an internal snapshot of the active image, with what is below it.
+  func bytes(ofSnapshot name: String) throws -> [UInt8] {
+    try withLayers { layers throws(ChainError) in
+      guard let active = layers.active.image as? Qcow2Image else { return [] }
+      let image = try onImage { () throws(ImageError) in
+        try SnapshotImage(named: name, of: active)
+      }
+      guard let image else { return [] }
+      let layer = Layer(
+        id: layers.active.id, image: image, path: layers.active.path, namedAs: nil)
+      let view = DiskLayers(active: layer, writable: nil, backing: layers.backing)
+      var result = [UInt8](repeating: 0xEE, count: Int(image.virtualSize))
+      var span = result.mutableSpan
+      var bytes = span.mutableBytes
+      try read(into: &bytes, at: .zero, view)
+      return result
+    }
   }
 }
 

@@ -37,7 +37,7 @@ extension CopySchedule {
   /// A schedule that was told its plan.
   fileprivate mutating func plan(_ extents: [StreamExtent]) {
     let step = next(at: 0)
-    #expect(step == .plan(.zero))
+    #expect(step == .plan(.disk, .zero))
     planned(extents, diskSize: length, now: moment(0))
   }
 
@@ -51,6 +51,32 @@ extension CopySchedule {
 
 @Suite("CopySchedule")
 struct CopyScheduleTests {
+  @Test("internal snapshots come after the disk, and once nothing of it is under way")
+  func snapshots() throws {
+    var job = CopySchedule(
+      length: 4 * mebibyte, snapshotLength: 2 * mebibyte, clusterSize: 65536, threads: 2, speed: 0,
+      policy: .report, isPaused: false, now: moment(0))
+    #expect(job.length == 6 * mebibyte)
+    #expect(job.next(at: 0) == .plan(.disk, .zero))
+    job.planned([extent(.copy, 0, 4 * mebibyte)], diskSize: 4 * mebibyte, now: moment(0))
+    let first = try job.piece(at: 0)
+    let second = try job.piece(at: 0)
+    #expect(first.part == .disk)
+    job.copied(first, copied(first.range.length), now: moment(1))
+    #expect(job.next(at: 1) == .wait(until: moment(1000)))
+    job.copied(second, copied(second.range.length), now: moment(1))
+    #expect(job.next(at: 1) == .plan(.snapshots, .zero))
+    job.planned([extent(.copy, 0, 2 * mebibyte)], diskSize: 4 * mebibyte, now: moment(1))
+    let third = try job.piece(at: 1)
+    #expect(third.part == .snapshots && third.range.length == 2 * mebibyte)
+    job.copied(third, copied(2 * mebibyte), now: moment(2))
+    #expect(job.next(at: 2) == .finish)
+    #expect(job.counters.scanned == job.length)
+    let goesOn = job.scanAgain()
+    #expect(goesOn)
+    #expect(job.next(at: 2) == .plan(.disk, .zero))
+  }
+
   @Test("a disk is planned, copied by two threads, finished and closed")
   func whole() throws {
     var job = schedule()
@@ -132,11 +158,11 @@ struct CopyScheduleTests {
   @Test("a failed plan is asked again after resume")
   func retryPlan() {
     var job = schedule(policy: .stop)
-    #expect(job.next(at: 0) == .plan(.zero))
+    #expect(job.next(at: 0) == .plan(.disk, .zero))
     job.planFailed(JobFailure(kind: .io, sentence: "vda: bad"), diskSize: job.length)
     #expect(job.next(at: 0) == .wait(until: nil))
     job.resume()
-    #expect(job.next(at: 0) == .plan(.zero))
+    #expect(job.next(at: 0) == .plan(.disk, .zero))
   }
 
   @Test("ignored errors count as looked at, so that the offset comes to the length")
@@ -208,7 +234,7 @@ struct CopyScheduleTests {
     #expect(job.next(at: 1) == .finish)
     let goesOn = job.scanAgain()
     #expect(goesOn)
-    #expect(job.next(at: 1) == .plan(.zero))
+    #expect(job.next(at: 1) == .plan(.disk, .zero))
     job.planned(
       [extent(.skip, 0, mebibyte - 65536), extent(.copy, mebibyte - 65536, 65536)],
       diskSize: mebibyte, now: moment(1))

@@ -82,8 +82,6 @@ struct StreamJobsTests {
     try expect(.invalid, "backing-file", StreamRequest(backingFile: "base.qcow2"))
     try expect(
       .invalid, "expected.raw", StreamRequest(base: "base.qcow2", backingFile: "expected.raw"))
-    try bench.run("qemu-img snapshot -c one top.qcow2")
-    try expect(.unsupported, "internal snapshot", StreamRequest())
   }
 
   @Test("verbs without a job find none, and one job refuses another and a snapshot")

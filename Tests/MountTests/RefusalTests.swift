@@ -116,15 +116,6 @@ extension MountTests {
       try box.run("chainfs unmount mnt")
     }
 
-    @Test("an image with internal snapshots refuses a stream with ENOTSUP")
-    func refusedInternalSnapshots() throws {
-      let box = try mounted()
-      try box.run("chainfs unmount mnt; qemu-img snapshot -c one top.qcow2")
-      try box.run("chainfs mount vda=top.qcow2 mnt")
-      try expect(Refusal("stream", "", "Operation not supported", "snapshot"), of: box)
-      try box.run("chainfs unmount mnt; qemu-img check -q top.qcow2")
-    }
-
     @Test("status texts are QEMU's, to the byte")
     func statusText() throws {
       let box = try mounted()

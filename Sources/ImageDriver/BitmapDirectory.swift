@@ -50,3 +50,25 @@ struct BitmapDirectory: Sendable {
     }
   }
 }
+
+/// A persistent bitmap, for people.
+package struct PersistentBitmap: Sendable, Equatable {
+  /// The name that somebody gave it.
+  package var name: String
+  /// The bytes of the disk that one bit stands for.
+  package var granularity: UInt64
+  /// Somebody has it open, or was killed with it: it may have missed changes.
+  package var isInUse: Bool
+  /// It notes the changes of the disk.
+  package var isAuto: Bool
+
+  init(_ entry: BitmapEntry) {
+    name = entry.name
+    granularity = 1 << UInt64(entry.granularityBits)
+    isInUse = entry.flags.contains(.inUse)
+    isAuto = entry.flags.contains(.auto)
+  }
+
+  /// The flags that are set, as QEMU calls them.
+  package var flags: [String] { (isInUse ? ["in-use"] : []) + (isAuto ? ["auto"] : []) }
+}

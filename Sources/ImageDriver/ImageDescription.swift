@@ -23,6 +23,8 @@ package struct ImageDescription: Sendable, Equatable {
     package var isDirty: Bool
     /// The internal snapshots, in the order of the directory.
     package var snapshots: [InternalSnapshot]
+    /// The persistent bitmaps, in the order of the directory.
+    package var bitmaps: [PersistentBitmap]
     /// The file with the bytes of the guest as the header names it, nil if that is the image itself.
     package var dataFile: String?
     /// Whether the data file can be used as a raw image.
@@ -75,6 +77,14 @@ package struct ImageDescription: Sendable, Equatable {
         unsupported.append("\(error)")
       }
     }
+    var bitmaps: [PersistentBitmap] = []
+    do {
+      bitmaps =
+        try BitmapDirectory(of: header, in: storage)?.entries.map { PersistentBitmap($0) } ?? []
+    } catch {
+      // A writer goes on without bitmaps that break the format; a check says what is wrong.
+      guard case .format = error else { throw error }
+    }
     qcow2 = Qcow2(
       version: header.geometry.version, refcountBits: 1 << header.geometry.refcountOrder,
       compression: header.compressionType == .zstd ? "zstd" : "zlib",
@@ -82,6 +92,7 @@ package struct ImageDescription: Sendable, Equatable {
       hasExtendedL2: header.geometry.hasExtendedL2,
       isCorrupt: header.isCorrupt, isDirty: header.isDirty,
       snapshots: try header.snapshots(in: storage).map { InternalSnapshot($0) },
+      bitmaps: bitmaps,
       dataFile: header.geometry.hasDataFile ? header.dataFile ?? "" : nil,
       isDataFileRaw: header.isDataFileRaw,
       luks: luks,

@@ -36,6 +36,12 @@ struct Info: ParsableCommand {
         "internal snapshots: \(qcow2.snapshots.count)",
       ]
       lines += SnapshotListing.lines(of: qcow2.snapshots)
+      for bitmap in qcow2.bitmaps {
+        let flags = bitmap.flags.isEmpty ? "disabled" : bitmap.flags.joined(separator: ", ")
+        lines.append(
+          "bitmap: \(SnapshotListing.plain(bitmap.name)), granularity \(bitmap.granularity),"
+            + " \(flags)")
+      }
       if let name = qcow2.dataFile {
         lines += ["data file: \(name)", "data file raw: \(qcow2.isDataFileRaw)"]
       }
@@ -96,6 +102,9 @@ struct Info: ParsableCommand {
           .init("data-file", .string(name)), .init("data-file-raw", .bool(qcow2.isDataFileRaw)),
         ]
       }
+      if !qcow2.bitmaps.isEmpty {
+        data.append(.init("bitmaps", .array(qcow2.bitmaps.map { json(of: $0) })))
+      }
       data += encryption
       data += [
         .init("unsupported", .array(qcow2.unsupportedFeatures.map { .string($0) }))
@@ -106,6 +115,13 @@ struct Info: ParsableCommand {
           .object([.init("type", .string("qcow2")), .init("data", .object(data))])))
     }
     return .object(members)
+  }
+
+  private static func json(of bitmap: PersistentBitmap) -> JSONText {
+    .object([
+      .init("flags", .array(bitmap.flags.map { .string($0) })), .init("name", .string(bitmap.name)),
+      .init("granularity", .number(bitmap.granularity)),
+    ])
   }
 
   private static func json(of luks: LUKSHeader) -> JSONText {

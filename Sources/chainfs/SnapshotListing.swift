@@ -51,7 +51,7 @@ enum SnapshotListing {
   }
 
   /// A name of the image without what could steer a terminal.
-  private static func plain(_ name: String) -> String {
+  static func plain(_ name: String) -> String {
     String(
       String.UnicodeScalarView(
         name.unicodeScalars.map { scalar in

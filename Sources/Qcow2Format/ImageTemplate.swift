@@ -165,7 +165,9 @@ private struct ClusterPlan: Sendable {
     return references(
       from: (cluster - l2Start) * perTable, to: dataStart, count: dataClusters, stride: stride
     ) {
-      L2Entry.data(hostOffset: $0, copied: true).rawValue
+      let own = ClusterLayout.Host.cluster($0, copied: true)
+      return ClusterLayout(host: own, allocated: geometry.hasExtendedL2 ? 0 : 1).words(geometry)
+        .first
     }
   }
 

@@ -16,22 +16,6 @@ package struct L2Entry: RawRepresentable, Hashable, Sendable {
   /// The entry with these bits, whatever they mean.
   package init(rawValue: UInt64) { self.rawValue = rawValue }
 
-  /// The backing file decides what the cluster reads.
-  package static let unallocated = L2Entry(rawValue: 0)
-
-  /// The entry for guest data in the host cluster at `hostOffset`.
-  package static func data(hostOffset: UInt64, copied: Bool) -> L2Entry {
-    precondition(
-      hostOffset != 0 && hostOffset & ~EntryBits.offsetMask == 0, "no data can be there")
-    return L2Entry(rawValue: hostOffset | (copied ? EntryBits.copied : 0))
-  }
-
-  /// The entry for a cluster that reads zeroes, with or without a host cluster kept for it.
-  package static func zero(preallocatedAt hostOffset: UInt64?, copied: Bool) -> L2Entry {
-    guard let hostOffset else { return L2Entry(rawValue: EntryBits.zero) }
-    return L2Entry(rawValue: data(hostOffset: hostOffset, copied: copied).rawValue | EntryBits.zero)
-  }
-
   /// Whether the entry is marked as the only user of its cluster; never true for compressed data.
   package var isCopied: Bool { rawValue & EntryBits.copied != 0 && !isCompressed }
 

@@ -35,19 +35,6 @@ struct TableEntriesTests {
     #expect(try RefcountTableEntry(rawValue: 1 << 62).block(in: geometry) == 1 << 62)
   }
 
-  @Test("an L2 entry that was made means what it was made for", arguments: [true, false])
-  func l2RoundTrip(copied: Bool) throws {
-    let geometry = try geometry()
-    #expect(
-      try L2Entry.data(hostOffset: 0x70000, copied: copied).meaning(geometry)
-        == .data(0x70000, copied: copied))
-    #expect(
-      try L2Entry.zero(preallocatedAt: 0x70000, copied: copied).meaning(geometry)
-        == .zeroPreallocated(0x70000, copied: copied))
-    #expect(try L2Entry.zero(preallocatedAt: nil, copied: copied).meaning(geometry) == .zero)
-    #expect(try L2Entry.unallocated.meaning(geometry) == .unallocated)
-  }
-
   @Test("the zero flag does not exist in version 2")
   func zeroFlagInVersion2() throws {
     let geometry = try geometry(version: 2)

@@ -70,7 +70,7 @@ struct DamagedForm: Sendable {
     name: "encrypted",
     script: """
       secret="--object secret,id=s,data=word"
-      qemu-img create -q $secret -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s \\
+      again qemu-img create -q $secret -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s \\
         -o encrypt.iter-time=10,cluster_size=4096 image 2M
       qemu-io $secret --image-opts driver=qcow2,encrypt.key-secret=s,file.filename=image \\
         -c 'write -q -P 1 0 300k' -c 'write -q -z 64k 64k' >/dev/null

@@ -120,7 +120,7 @@ struct MatrixImage {
     try box.run(
       """
       printf 'open sesame' > secret
-      qemu-img create -q -f qcow2 \(secret) -o '\(options)' \(below) top \(size)
+      again qemu-img create -q -f qcow2 \(secret) -o '\(options)' \(below) top \(size)
       \(compressedWork(&random))
       \(work("top", size, steps: 4, &random))
       """)

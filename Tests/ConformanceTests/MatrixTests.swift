@@ -66,6 +66,8 @@ private struct MatrixRun {
   let box: Sandbox
   var random: SeededGenerator
   var model = ByteModel(size: 0)
+  /// What `top` holds since a snapshot was put over it.
+  var frozen = ByteModel(size: 0)
 
   init(_ form: MatrixForm, number: Int, seed: UInt64) throws {
     self.form = form
@@ -83,6 +85,7 @@ private struct MatrixRun {
     let streamsFirst = !form.isEncrypted && random.oneIn(2)
     if streamsFirst { try stream(image) }
     try box.run("echo $PWD/snap > mnt/.jobs/vda/snapshot")
+    frozen = model
     try work(steps: 8)
     if !streamsFirst { try stream(image) }
     try work(steps: 4)
@@ -152,9 +155,13 @@ private struct MatrixRun {
     try image.checkClean("top")
     try image.checkClean(active)
     try Data(model.bytes).write(to: URL(fileURLWithPath: box.path + "/model.raw"))
+    try Data(frozen.bytes).write(to: URL(fileURLWithPath: box.path + "/frozen.raw"))
     try box.run(
       """
       qemu-img compare -q -f qcow2 -F raw \(active) model.raw
+      qemu-img convert \(image.opened("top")) -O raw now.raw
+      cmp now.raw frozen.raw
+      \(form.dataFile == .raw ? rawDataCheck : "")
       [ ! -e below.sums ] || sha256sum --quiet -c below.sums
       """)
     for number in 0..<form.snapshots {
@@ -165,6 +172,9 @@ private struct MatrixRun {
         """)
     }
   }
+
+  /// A raw data file is the disk itself. It may be longer: QEMU makes it of whole clusters.
+  private var rawDataCheck: String { "cmp -n \(frozen.bytes.count) top.data frozen.raw" }
 
   private func bytes(_ name: String) throws -> [UInt8] {
     [UInt8](try Data(contentsOf: URL(fileURLWithPath: "\(box.path)/\(name)")))

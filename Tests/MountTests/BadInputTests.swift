@@ -63,12 +63,6 @@ extension MountTests {
         "encrypted without a LUKS header", prepare: patch(32, #"\x00\x00\x00\x02"#), mount,
         "encryption header"),
       Case(
-        "an external data file",
-        prepare: "qemu-img create -q -f qcow2 -o data_file=d.raw a.qcow2 8M", mount, "data file"),
-      Case(
-        "extended L2 entries",
-        prepare: "qemu-img create -q -f qcow2 -o extended_l2=on a.qcow2 8M", mount, "L2"),
-      Case(
         "a missing backing file",
         prepare: "qemu-img create -q -f qcow2 -u -b gone.qcow2 -F qcow2 a.qcow2 8M", mount,
         "gone.qcow2"),

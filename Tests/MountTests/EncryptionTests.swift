@@ -12,7 +12,7 @@ extension MountTests {
     /// Shell functions: `luks` makes an encrypted image, `image NAME` names it for QEMU's tools.
     static let prologue = """
       printf 'p\\303\\244ss\\n' > secret
-      luks() { \(create)$OPTIONS "$@"; }
+      luks() { again \(create)$OPTIONS "$@"; }
       io() { file=$1; shift; qemu-io --object secret,id=s,file=secret --image-opts "$@" \
         driver=qcow2,encrypt.key-secret=s,file.filename=$file; }
       compare() { qemu-img compare -q --object secret,id=s,file=secret --image-opts \

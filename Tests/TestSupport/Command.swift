@@ -129,7 +129,16 @@ package func run(
   _ words: [String], input: String? = nil, environment: [String: String] = [:],
   seconds: Double = 30
 ) throws -> CommandResult {
-  try RunningCommand(words, input: input, environment: environment).wait(seconds: seconds)
+  var result: CommandResult
+  var tries = 0
+  repeat {
+    result = try RunningCommand(words, input: input, environment: environment)
+      .wait(seconds: seconds)
+    tries += 1
+    // QEMU says so when it makes an encrypted image on a busy machine.
+  } while words.first == "qemu-img" && tries < 5
+    && result.errorOutput.contains("Unable to get accurate CPU usage")
+  return result
 }
 
 /// Runs a program that must succeed; gives its standard output.

@@ -84,6 +84,8 @@ extension Layer: MappingSource {
 /// The layers below the active image, topmost first, as they are between two changes of the chain.
 final class BackingLayers: Sendable {
   let layers: [Layer]
+  /// The layers' names beside each other: a search touches no layer but the one it finds.
+  private let ids: [LayerID]
   /// Another number after each snapshot and rebase.
   let version: UInt64
 
@@ -92,23 +94,24 @@ final class BackingLayers: Sendable {
 
   init(layers: [Layer], version: UInt64) throws(ChainError) {
     self.layers = layers
+    ids = layers.map(\.id)
     self.version = version
     var sum: UInt64 = 0
     for layer in layers { sum += try layer.allocatedBytes() }
     allocatedBytes = sum
-    precondition(zip(layers, layers.dropFirst()).allSatisfy { $0.id > $1.id })
+    precondition(zip(ids, ids.dropFirst()).allSatisfy { $0 > $1 })
   }
 
   /// The layer with this name, or nil if it left the chain.
   func layer(_ id: LayerID) -> Layer? {
     // Names fall from top to bottom; ten steps find one of a thousand.
     var low = 0
-    var high = layers.count
+    var high = ids.count
     while low < high {
       let middle = (low + high) / 2
-      if layers[middle].id > id { low = middle + 1 } else { high = middle }
+      if ids[middle] > id { low = middle + 1 } else { high = middle }
     }
-    return low < layers.count && layers[low].id == id ? layers[low] : nil
+    return low < ids.count && ids[low] == id ? layers[low] : nil
   }
 }
 

@@ -28,33 +28,33 @@ extension MountTests {
       try box.run(
         "cmp <(qemu-img convert -O raw -U l255.qcow2 x && cat x && rm x) mnt/vda",
         seconds: 100)
-      let deep = try processorTime(of: box)
-      try box.run("chainfs unmount mnt; chainfs mount -o cache=none vda=flat.qcow2 mnt")
-      _ = try box.run("cat mnt/vda > /dev/null")
-      let shallow = try processorTime(of: box)
-      try box.run("chainfs unmount mnt")
+      try box.run(
+        "mkdir flat; chainfs mount -o cache=none vda=flat.qcow2 flat; cat flat/vda > x; rm x")
+      // In turns, so that whatever else the machine does meets both; the least counts, since that can
+      // only add to it.
+      var deep = Double.infinity
+      var shallow = Double.infinity
+      for _ in 0..<5 {
+        deep = min(deep, try processorTime(of: box, "mnt"))
+        shallow = min(shallow, try processorTime(of: box, "flat"))
+      }
+      try box.run("chainfs unmount flat; chainfs unmount mnt")
       print("open 256 layers: \(opening); CPU of random reads at depth 256 / 1: \(deep / shallow)")
       // The promise is 1.3, to which a machine that runs other tests meanwhile cannot be held; a walk
       // from layer to layer costs more than ten times as much.
       #expect(deep / shallow < 2)
     }
 
-    /// The daemon's processor time for the same random reads, in nanoseconds: the least of some
-    /// tries, since whatever else the machine does can only add to it.
-    private func processorTime(of box: Sandbox) throws -> Double {
+    /// A daemon's processor time for the same random reads, in nanoseconds.
+    private func processorTime(of box: Sandbox, _ mountpoint: String) throws -> Double {
       let times =
-        "cat /proc/$(chainfs status --pid mnt)/task/*/schedstat | awk '{ n += $1 } END { print n }'"
-      let read =
-        "fio --name=r --filename=mnt/vda --rw=randread --bs=4k --size=1G --io_size=96M"
-        + " --readonly --allrandrepeat=1 --direct=1 --output=fio.log"
-      try box.run(read)
-      var least = Double.infinity
-      for _ in 0..<4 {
-        let before = try #require(Double(box.run(times)))
-        try box.run(read)
-        least = min(least, try #require(Double(box.run(times))) - before)
-      }
-      return least
+        "cat /proc/$(chainfs status --pid \(mountpoint))/task/*/schedstat"
+        + " | awk '{ n += $1 } END { printf \"%d\", n }'"
+      let before = try #require(Double(box.run(times)))
+      try box.run(
+        "fio --name=r --filename=\(mountpoint)/vda --rw=randread --bs=4k --size=1G --io_size=96M"
+          + " --readonly --allrandrepeat=1 --direct=1 --output=fio.log")
+      return try #require(Double(box.run(times))) - before
     }
   }
 }

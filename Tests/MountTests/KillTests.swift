@@ -159,8 +159,8 @@ extension MountTests {
         """
         qemu-img create -q -f qcow2 -o cluster_size=4096 top.qcow2 8M
         qemu-io -f qcow2 -c 'write -q -P 7 0 64k' top.qcow2
-        l1=$((0x$(xxd -s 40 -l 8 -p top.qcow2)))
-        table=$((0x$(xxd -s $l1 -l 8 -p top.qcow2) & 0xfffffffffffe00))
+        number() { echo $((0x$(od -An -v -j $1 -N 8 -t x1 top.qcow2 | tr -d ' '))); }
+        table=$(($(number $(number 40)) & 0xfffffffffffe00))
         # The third entry gets an offset that is not aligned.
         printf '\\x02' | dd of=top.qcow2 bs=1 seek=$((table + 22)) conv=notrunc 2>/dev/null
         chainfs mount vda=top.qcow2 mnt

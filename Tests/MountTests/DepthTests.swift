@@ -49,7 +49,7 @@ extension MountTests {
     private func processorTime(of box: Sandbox, _ mountpoint: String) throws -> Double {
       let times =
         "cat /proc/$(chainfs status --pid \(mountpoint))/task/*/schedstat"
-        + " | awk '{ n += $1 } END { printf \"%d\", n }'"
+        + " | awk '{ n += $1 } END { printf \"%.0f\", n }'"
       let before = try #require(Double(box.run(times)))
       try box.run(
         "fio --name=r --filename=\(mountpoint)/vda --rw=randread --bs=4k --size=1G --io_size=96M"

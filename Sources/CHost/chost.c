@@ -116,7 +116,7 @@ unsigned int chainfs_thread_index(void) {
   return own;
 }
 
-#define SLOTS 6
+#define SLOTS 7
 static pthread_key_t slots[SLOTS];
 
 __attribute__((constructor)) static void make_slots(void) {

@@ -31,6 +31,8 @@ package final class ParkedRead: Sendable {
   private let state: Mutex<State>
   private let number: UInt
   private let table: ParkedReads
+  /// Where the request came from; whoever answers does it by this.
+  private let device = RequestDevice.current
 
   private init(_ owed: consuming OwedReply, number: UInt, table: ParkedReads) {
     self.number = number
@@ -65,7 +67,7 @@ package final class ParkedRead: Sendable {
   /// them.
   package func send(_ bytes: RawSpan) -> Bool {
     guard let owed = take() else { return false }
-    owed.end(bytes)
+    answer(owed) { $0.end(bytes) }
     return true
   }
 
@@ -73,7 +75,7 @@ package final class ParkedRead: Sendable {
   @discardableResult
   package func fail(_ number: Int32) -> Bool {
     guard let owed = take() else { return false }
-    owed.end(number)
+    answer(owed) { $0.end(number) }
     return true
   }
 
@@ -96,7 +98,13 @@ package final class ParkedRead: Sendable {
   private func finish(_ owed: consuming OwedReply?, _ error: Int32) {
     guard let owed else { return }
     table.remove(number)
-    owed.end(error)
+    answer(owed) { $0.end(error) }
+  }
+
+  private func answer(_ owed: consuming OwedReply, _ end: (consuming OwedReply) -> Void) {
+    guard let device else { return end(owed) }
+    var owed: OwedReply? = owed
+    device.answering { if let owed = owed.take() { end(owed) } }
   }
 
   private func take() -> OwedReply? {

@@ -79,15 +79,4 @@ extension FuseSession {
     // Alive: the path's bytes are for the call only.
     unsafe umount2(mountPoint.path, flags)
   }
-
-  /// Ends the loop although the kernel is still connected.
-  private func endLoop() {
-    let clock = SystemTimeSource()
-    while interruptLoop() {
-      // Until the thread in `run` has noticed. It sleeps at most this long too little or too much.
-      state.wait(until: clock.now().advanced(byMilliseconds: 5)) { state in
-        if case .serving = state.phase { true } else { false }
-      }
-    }
-  }
 }

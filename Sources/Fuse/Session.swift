@@ -8,24 +8,17 @@ internal import Synchronization
 //     init --> mounted --- run() ---> serving ---> ended
 //                  \--- deinit -----------------------^
 //
-// Threads. `run` is the caller's thread and only waits. libfuse starts workers as they are needed,
-// each with its own clone of the device descriptor, and joins them before its loop returns. A thread
-// named `unmount` exists from the first `requestUnmount` to the end. Nothing of a session runs after
-// `run` has returned.
+// Threads. `run` is the caller's thread and only waits. The workers (RequestLoop.swift) are joined
+// before the loop returns. A thread named `unmount` exists from the first `requestUnmount` to the end.
+// Nothing of a session runs after `run` has returned.
 //
-// The end comes from two sides. umount(8) makes the kernel cut the connection; each worker reads
-// ENODEV and leaves. For `requestUnmount`, see Session+Unmount.swift; if files stay open, the loop is
-// told to end, which libfuse looks at between two waits only. The thread in `run` waits in sem_wait,
-// so a signal with an empty handler wakes it, again and again until it has seen it (the first may
-// come just before the wait). libfuse then cancels the workers that wait for a request and lets the
-// others finish theirs.
+// The end comes from two sides: umount(8) makes the kernel cut the connection, and for
+// `requestUnmount` see Session+Unmount.swift.
 //
 // Order at the end: workers are joined; parked reads fail; open files that the kernel never
 // released are released; `Operations.destroy` (no reply is left now: each holds a part of libfuse's
 // session); the mount is taken away if it is still there, and the connection closed, which lets
 // clients go that still wait; the session is freed.
-//
-// The one signal used is SIGURG, which is ignored unless somebody asks for it.
 
 /// A file system that is mounted and can be served.
 ///
@@ -34,7 +27,7 @@ internal import Synchronization
 @safe package final class FuseSession: @unchecked Sendable {
   enum Phase {
     case mounted
-    case serving(pthread_t)
+    case serving
     case ended
   }
 
@@ -58,14 +51,13 @@ internal import Synchronization
   private let session: OpaquePointer
   private let context: SessionContext
   private let userData: UnsafeMutableRawPointer
-  private let threads: Int
+  private let loop: RequestLoop
 
   /// Mounts. From here on requests wait until `run` serves them.
   package init(
     mountpoint: MountPoint, options: SessionOptions, operations: any Operations
   ) throws(FuseError) {
     mountPoint = mountpoint
-    threads = max(options.threads, 1)
     context = SessionContext(operations, writeback: options.writeback)
     unsafe userData = context.retainedUserData()
     let made = unsafe Self.makeSession(options.mountArguments, userData)
@@ -74,6 +66,7 @@ internal import Synchronization
       throw unsafe .optionsRefused(made.lines)
     }
     unsafe self.session = session
+    loop = unsafe RequestLoop(session, threads: max(options.threads, 1))
     let mounted = LibraryLog.collecting { unsafe fuse_session_mount(session, mountpoint.path) }
     if mounted.result != 0 {
       unsafe fuse_session_destroy(session)
@@ -93,14 +86,13 @@ internal import Synchronization
 
   /// Serves until the file system is unmounted, and returns when everything has ended. Once only.
   package func run() throws(FuseError) {
-    wakeable()
     let pending = state.change { state -> Bool in
       guard case .mounted = state.phase else { preconditionFailure("a session runs once") }
-      state.phase = .serving(pthread_self())
+      state.phase = .serving
       return state.requests > 0
     }
     if pending { startUnmounter(inOrder: true) }
-    let number = loop()
+    let number = loop.run()
     // From here on nobody else touches the session.
     let unmounters = state.change { state in
       state.phase = .ended
@@ -110,17 +102,14 @@ internal import Synchronization
     close()
     // After the connection is closed: an unmounter may wait for an answer until then.
     for worker in unmounters { worker.join() }
-    if number < 0 { throw .connectionLost(number: -number) }
+    if number != 0 { throw .connectionLost(number: number) }
   }
 
-  /// Tells libfuse's loop to end, if it runs. False: it does not run any more.
-  func interruptLoop() -> Bool {
+  /// Ends the loop although the kernel is still connected.
+  func endLoop() {
     state.withLock { state in
-      guard case .serving(let thread) = state.phase else { return false }
-      // Alive: the session and the thread are there as long as the phase says so, under the lock.
-      unsafe fuse_session_exit(session)
-      pthread_kill(thread, SIGURG)
-      return true
+      // Alive: libfuse's session is there as long as the phase says so, under the lock.
+      if case .serving = state.phase { loop.end() }
     }
   }
 
@@ -148,29 +137,6 @@ internal import Synchronization
       // Without the table the mount cannot be told from another one; unmounting is left to libfuse.
       return nil
     }
-  }
-
-  /// Lets SIGURG interrupt this thread's waits.
-  private func wakeable() {
-    var action = sigaction()
-    unsafe action.__sigaction_handler.sa_handler = emptySignalHandler()
-    var signals = sigset_t()
-    // Alive: all of these are locals. Without SA_RESTART the interrupted wait returns.
-    unsafe sigemptyset(&signals)
-    unsafe sigaddset(&signals, SIGURG)
-    unsafe sigaction(SIGURG, &action, nil)
-    unsafe pthread_sigmask(SIG_UNBLOCK, &signals, nil)
-  }
-
-  private func loop() -> Int32 {
-    let configuration = unsafe fuse_loop_cfg_create()
-    // Alive: made above, freed below, used in between.
-    defer { unsafe fuse_loop_cfg_destroy(configuration) }
-    unsafe fuse_loop_cfg_set_clone_fd(configuration, 1)
-    unsafe fuse_loop_cfg_set_max_threads(configuration, UInt32(clamping: threads))
-    // Idle workers stay: their buffers are warm, and starting a thread costs more than many reads.
-    unsafe fuse_loop_cfg_set_idle_threads(configuration, UInt32(clamping: threads))
-    return unsafe chainfs_session_loop_mt(session, configuration)
   }
 
   private func close() {

@@ -2,7 +2,7 @@ internal import CHost
 
 /// Memory that belongs to the calling thread and goes with it.
 ///
-/// Slot 0 is the request buffer of Fuse, 1 to 5 are BlockIO's scratch.
+/// Slot 0 is the request buffer of Fuse, 1 to 5 are BlockIO's scratch, 6 is Fuse's request device.
 package enum ThreadSlot {
   /// What the calling thread keeps in a slot, nil at first.
   package static func memory(_ slot: Int32) -> UnsafeMutableRawPointer? {

@@ -40,7 +40,7 @@ int chainfs_gate_init(pthread_rwlock_t *lock);
 int chainfs_thread_name(pthread_t thread, const char *name);
 unsigned int chainfs_thread_index(void);
 
-// Five pointers that belong to the calling thread; each is given to free() when the thread ends or
+// Seven pointers that belong to the calling thread; each is given to free() when the thread ends or
 // when the slot is set to something else.
 void *chainfs_thread_slot_get(int slot);
 int chainfs_thread_slot_set(int slot, void *memory);

@@ -68,7 +68,7 @@ package final class HostFile: BlockStorage {
 
   /// Makes a new empty file, which must not be there yet, and opens it as an active image.
   ///
-  /// Its name is durable only after `AtomicFile.flushDirectory(of:)`.
+  /// Its name is durable only after `SystemCall.flushDirectory(_:)`.
   package static func create(
     _ path: String, mode: UInt32 = 0o600, locking: Locking = .qemu
   ) throws(StorageError) -> HostFile {

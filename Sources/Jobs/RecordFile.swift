@@ -7,11 +7,13 @@ internal import Synchronization
 /// nothing is written after the end.
 final class RecordFile: Sendable {
   private let path: String
+  private let names: any NamedFiles
   // Nil once the job has ended.
   private let record: Mutex<JobRecord?>
 
-  init(path: String, record: JobRecord) {
+  init(path: String, record: JobRecord, names: any NamedFiles) {
     self.path = path
+    self.names = names
     self.record = Mutex(record)
   }
 
@@ -22,14 +24,14 @@ final class RecordFile: Sendable {
       body(&changed)
       if changed == record { return }
       record = changed
-      try Self.write(changed, to: path)
+      try write(changed)
     }
   }
 
   /// Writes the record as it is, durably.
   func save() throws(RecordError) {
     try record.withLock { record throws(RecordError) in
-      if let record { try Self.write(record, to: path) }
+      if let record { try write(record) }
     }
   }
 
@@ -37,15 +39,19 @@ final class RecordFile: Sendable {
   func remove() throws(RecordError) {
     try record.withLock { record throws(RecordError) in
       record = nil
-      try Self.remove(path)
+      do throws(SystemError) {
+        try AtomicFile.remove(path: path, on: names)
+      } catch {
+        throw .unwritable(path: path, kind: error.kind, reason: error.description)
+      }
     }
   }
 
   /// The record that an earlier mount left for an image, if any.
-  static func load(path: String) throws(RecordError) -> JobRecord? {
+  static func load(path: String, names: any NamedFiles) throws(RecordError) -> JobRecord? {
     let bytes: [UInt8]?
     do {
-      bytes = try AtomicFile.contents(of: path, limit: 65536)
+      bytes = try AtomicFile.contents(of: path, limit: 65536, on: names)
     } catch {
       throw .unwritable(path: path, kind: error.kind, reason: error.description)
     }
@@ -54,18 +60,10 @@ final class RecordFile: Sendable {
     }
   }
 
-  private static func write(_ record: JobRecord, to path: String) throws(RecordError) {
+  private func write(_ record: JobRecord) throws(RecordError) {
     let bytes = try record.encoded()
     do {
-      try AtomicFile.replace(path: path, bytes: bytes)
-    } catch {
-      throw .unwritable(path: path, kind: error.kind, reason: error.description)
-    }
-  }
-
-  private static func remove(_ path: String) throws(RecordError) {
-    do {
-      try AtomicFile.remove(path: path)
+      try AtomicFile.replace(path: path, bytes: bytes, on: names)
     } catch {
       throw .unwritable(path: path, kind: error.kind, reason: error.description)
     }

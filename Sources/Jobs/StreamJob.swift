@@ -25,7 +25,6 @@ final class StreamJob: Sendable {
     var order: MonotonicTime
   }
 
-  static let threads = 3
   private static let planExtents = 256
 
   let setting: Setting
@@ -33,13 +32,15 @@ final class StreamJob: Sendable {
   private let time: any TimeSource
   private let record: RecordFile
   private let owner: any StreamJobOwner
+  private let threads: Int
   private let schedule: Monitor<CopySchedule>
   private let workers = Mutex<[Worker]>([])
 
   init(
     disk: Disk, setting: Setting, record: RecordFile, speed: UInt64, isPaused: Bool,
-    snapshotLength: UInt64, time: any TimeSource, owner: any StreamJobOwner
+    snapshotLength: UInt64, time: any TimeSource, threads: Int, owner: any StreamJobOwner
   ) {
+    self.threads = threads
     self.disk = disk
     self.setting = setting
     self.record = record
@@ -48,14 +49,14 @@ final class StreamJob: Sendable {
     schedule = Monitor(
       CopySchedule(
         length: disk.virtualSize, snapshotLength: snapshotLength, clusterSize: disk.clusterSize,
-        threads: Self.threads - 1, speed: speed, policy: setting.onError, isPaused: isPaused,
+        threads: max(1, threads - 1), speed: speed, policy: setting.onError, isPaused: isPaused,
         now: time.now()))
   }
 
   /// Starts the threads; if not all can be had, none stays.
   func start() throws(SystemError) {
     do {
-      for number in 1...Self.threads {
+      for number in 1...threads {
         let worker = try Worker(name: "stream\(number)-\(disk.name)") { self.run() }
         workers.withLock { $0.append(worker) }
       }

@@ -30,7 +30,7 @@ extension StreamJobs {
     defer { state.withLock { $0.isReserved = false } }
     let path = try recordPath()
     let record: JobRecord?
-    do { record = try RecordFile.load(path: path) } catch {
+    do { record = try RecordFile.load(path: path, names: names) } catch {
       throw .record(error, device: disk.name)
     }
     guard let record else { return }
@@ -81,7 +81,8 @@ extension StreamJobs {
       baseString: place.flatMap { layers[$0 - 1].backingString }, speed: request.speed,
       onError: request.onError, backingFile: request.backingFile,
       isPaused: origin?.isPaused ?? false, started: setting.started.seconds)
-    let file = RecordFile(path: JobRecord.path(forImage: layers[0].path), record: record)
+    let file = RecordFile(
+      path: JobRecord.path(forImage: layers[0].path), record: record, names: names)
 
     if layers.count == 1 || place == 1 {
       if origin != nil {
@@ -98,7 +99,8 @@ extension StreamJobs {
     do { try file.save() } catch { throw .record(error, device: disk.name) }
     let job = StreamJob(
       disk: disk, setting: setting, record: file, speed: request.speed,
-      isPaused: record.isPaused, snapshotLength: snapshotLength, time: time, owner: self)
+      isPaused: record.isPaused, snapshotLength: snapshotLength, time: time, threads: threads,
+      owner: self)
     // In place before its threads run, for it may end at once.
     state.withLock { $0.current = job }
     do { try job.start() } catch {

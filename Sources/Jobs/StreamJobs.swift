@@ -27,6 +27,8 @@ package final class StreamJobs: Sendable {
 
   let disk: Disk
   let time: any TimeSource
+  let names: any NamedFiles
+  let threads: Int
   private let onNote: @Sendable (String) -> Void
   private let onFailure: @Sendable (JobStatus) -> Void
   let state = Mutex(State())
@@ -34,14 +36,20 @@ package final class StreamJobs: Sendable {
   /// Watches over a disk that has no job yet.
   ///
   /// - Parameters:
+  ///   - names: where records are kept.
+  ///   - threads: how many a job has: one that plans and flushes, the others copy; one alone does all.
   ///   - onFailure: called when a job failed, from one of its threads.
   ///   - onNote: called with a sentence about something that does not stop a job.
   package init(
-    disk: Disk, time: any TimeSource, onFailure: @escaping @Sendable (JobStatus) -> Void,
+    disk: Disk, time: any TimeSource, names: any NamedFiles = HostNames(), threads: Int = 3,
+    onFailure: @escaping @Sendable (JobStatus) -> Void,
     onNote: @escaping @Sendable (String) -> Void
   ) {
+    precondition(threads > 0, "a job without a thread")
     self.disk = disk
     self.time = time
+    self.names = names
+    self.threads = threads
     self.onFailure = onFailure
     self.onNote = onNote
   }

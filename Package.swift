@@ -80,7 +80,17 @@ let program: Target = .executableTarget(
   swiftSettings: settings)
 
 let testSupport: Target = .target(
-  name: "TestSupport", dependencies: ["BlockIO", "HostSystem"], path: "Tests/TestSupport")
+  name: "TestSupport", dependencies: ["Chain", "BlockIO", "HostSystem"],
+  path: "Tests/TestSupport")
+
+// A program of the tests: it crashes simulated disks, see its main file.
+let crashExplorer: Target = .executableTarget(
+  name: "crash-explorer",
+  dependencies: [
+    "TestSupport", "Jobs", "Chain", "ImageDriver", "Encryption", "Qcow2Format", "BlockIO",
+    "HostSystem", argumentParser,
+  ],
+  path: "Tests/CrashExplorer", swiftSettings: testSettings)
 
 let suiteTargets: [Target] = suites.map { suite in
   .testTarget(
@@ -96,7 +106,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
   ],
-  targets: systemTargets + layers.map(\.target) + [program, testSupport]
+  targets: systemTargets + layers.map(\.target) + [program, testSupport, crashExplorer]
     + layers.filter(\.hasTests).map(\.testTarget) + suiteTargets,
   swiftLanguageModes: [.v6]
 )

@@ -1,14 +1,12 @@
 // A disk that tells the truth about what a crash may leave.
 //
-// What a flush has not covered lies apart: for each sector of 512 bytes all the versions that were
-// written since the last flush, oldest first. A crash picks for every such sector on its own one of
-// them, or what was there before: writes are dropped, torn at any sector, and reordered at will. The
-// length of the file is treated the same.
+// What a flush has not covered lies apart (see UnsyncedWrites). A crash picks for every sector of 512 bytes
+// one of the versions that were written since the last flush, or what was there before: writes are
+// dropped, torn at any sector, and reordered at will. The length of the file is treated the same. A crash
+// copies nothing but what arrived, so thousands a second can be looked at.
 //
-//     durable   A A A A        write B over 1-2, then C over 2-3
-//     pending   . B BC C       after a crash, e.g.  A B A C
-//
-// Calls are counted. One can be made to fail, or the power to go at one: from then on all fail.
+// Calls are counted. One can be made to fail, or the power to go at one: from then on all fail. Whoever
+// watches hears of each call that changed something, after it.
 
 package import BlockIO
 package import HostSystem
@@ -32,8 +30,7 @@ package final class SimulatedDisk: BlockStorage {
   fileprivate struct State {
     var seen = SparseBytes()
     var durable = SparseBytes()
-    var pending: [UInt64: [[UInt8]]] = [:]
-    var pendingSizes: [UInt64] = []
+    var unsynced = UnsyncedWrites()
     var calls = 0
     var fault: Fault?
     var flushFailed = false
@@ -47,19 +44,24 @@ package final class SimulatedDisk: BlockStorage {
   /// The file; it stays the same over a crash.
   package let identity: StorageIdentity
   private let state: Mutex<State>
+  private let watch: DiskWatch?
 
   /// An empty disk; the seed decides how much of a failing write arrives.
-  package init(path: String = "/simulated", seed: UInt64, inode: UInt64 = 1) {
+  package init(
+    path: String = "/simulated", seed: UInt64, inode: UInt64 = 1, watch: DiskWatch? = nil
+  ) {
     self.path = path
+    self.watch = watch
     identity = StorageIdentity(device: 1, inode: inode)
     state = Mutex(State(random: SeededGenerator(seed: seed)))
   }
 
   /// A disk on which all of `bytes` are durable.
   package convenience init(
-    path: String = "/simulated", seed: UInt64, inode: UInt64 = 1, durable bytes: SparseBytes
+    path: String = "/simulated", seed: UInt64, inode: UInt64 = 1, watch: DiskWatch? = nil,
+    durable bytes: SparseBytes
   ) {
-    self.init(path: path, seed: seed, inode: inode)
+    self.init(path: path, seed: seed, inode: inode, watch: watch)
     state.withLock { state in
       state.seen = bytes
       state.durable = bytes
@@ -72,28 +74,34 @@ package final class SimulatedDisk: BlockStorage {
   /// How many calls were made: reads, writes, zeroes, discards, allocations, truncations, flushes.
   package var callCount: Int { state.withLock { $0.calls } }
   /// How many sectors a crash could still change.
-  package var pendingSectors: Int { state.withLock { $0.pending.count } }
+  package var pendingSectors: Int { state.withLock { $0.unsynced.sectorCount } }
+  /// A crash would change nothing.
+  package var isDurable: Bool { state.withLock { $0.unsynced.isEmpty } }
   /// All bytes as a reader sees them.
   package var snapshot: SparseBytes { state.withLock { $0.seen } }
   /// Writes are refused.
   package var isReadOnly: Bool { state.withLock { $0.role == .backing || $0.isClosed } }
 
+  /// All that a crash at this moment may make use of; shares its pages with the disk.
+  package var moment: Moment {
+    state.withLock { Moment(durable: $0.durable, unsynced: $0.unsynced) }
+  }
+
+  /// A disk at one moment, from which crashes can be made.
+  package struct Moment: Sendable {
+    fileprivate let durable: SparseBytes
+    fileprivate let unsynced: UnsyncedWrites
+
+    /// What one crash leaves; `seed` decides which sectors arrived.
+    package func bytesAfterCrash(seed: UInt64) -> SparseBytes {
+      unsynced.crash(durable, seed: seed)
+    }
+  }
+
   /// The disk as one crash leaves it; `seed` decides which sectors arrived. This one stays as it is.
   package func crash(seed: UInt64) -> SimulatedDisk {
-    var random = SeededGenerator(seed: seed)
-    var left = state.withLock { $0.durable }
-    let (pending, sizes) = state.withLock { ($0.pending, $0.pendingSizes) }
-    // Some crashes lose nearly everything, some nearly nothing: both ends matter.
-    let mood = Int.random(in: 0...4, using: &random)
-    let size = ([left.count] + sizes).randomElement(using: &random) ?? left.count
-    for (sector, versions) in pending.sorted(by: { $0.key < $1.key }) {
-      let keeps = Int.random(in: 0..<4, using: &random) < mood
-      if keeps, let version = versions.randomElement(using: &random) {
-        left.put(version, at: sector * Self.sectorSize)
-      }
-    }
-    left.resize(to: size)
-    return SimulatedDisk(path: path, seed: seed, inode: identity.inode, durable: left)
+    SimulatedDisk(
+      path: path, seed: seed, inode: identity.inode, durable: moment.bytesAfterCrash(seed: seed))
   }
 
   /// The length.
@@ -107,15 +115,16 @@ package final class SimulatedDisk: BlockStorage {
   package func read(
     into buffer: inout MutableRawSpan, at offset: HostOffset
   ) throws(StorageError) -> Int {
-    let wanted = buffer.byteCount
-    let bytes = try call("read") { state, fails throws(StorageError) -> [UInt8] in
+    let wanted = UInt64(buffer.byteCount)
+    let (content, count) = try call("read") { state, fails throws(StorageError) in
       if fails { throw self.error("read", .io) }
       let start = offset.rawValue
-      let count = start < state.seen.count ? min(UInt64(wanted), state.seen.count - start) : 0
-      return state.seen.bytes(start, Int(count))
+      // Taken out, since a span cannot be lent to the closure; the pages are shared.
+      return (state.seen, start < state.seen.count ? min(wanted, state.seen.count - start) : 0)
     }
-    buffer.copy(bytes.rawSpan)
-    return bytes.count
+    var part = buffer.slice(0..<Int(count))
+    content.read(into: &part, at: offset.rawValue)
+    return Int(count)
   }
 
   /// Writes to what is not durable yet; a failing write arrives up to some sector.
@@ -123,19 +132,21 @@ package final class SimulatedDisk: BlockStorage {
     _ bytes: RawSpan, at offset: HostOffset, intent: WriteIntent
   ) throws(StorageError) {
     let copy = bytes.copied()
-    try store(copy, at: offset.rawValue, call: "write")
+    try store(copy, at: offset.rawValue, call: "write", .write(intent))
   }
 
   /// Writes zeroes.
   package func writeZeroes(at offset: HostOffset, length: UInt64) throws(StorageError) {
-    try store([UInt8](repeating: 0, count: Int(length)), at: offset.rawValue, call: "fallocate")
+    let zeroes = [UInt8](repeating: 0, count: Int(length))
+    try store(zeroes, at: offset.rawValue, call: "fallocate", .zero)
   }
 
   /// Zeroes what lies inside the file.
   package func discard(at offset: HostOffset, length: UInt64) throws(StorageError) {
     let end = min(offset.rawValue + length, try size())
     let count = end > offset.rawValue ? end - offset.rawValue : 0
-    try store([UInt8](repeating: 0, count: Int(count)), at: offset.rawValue, call: "fallocate")
+    let zeroes = [UInt8](repeating: 0, count: Int(count))
+    try store(zeroes, at: offset.rawValue, call: "fallocate", .discard)
   }
 
   /// Grows.
@@ -157,9 +168,9 @@ package final class SimulatedDisk: BlockStorage {
         throw .flushFailed(path: self.path, SystemError(call: "fdatasync", number: 5))
       }
       state.durable = state.seen
-      state.pending = [:]
-      state.pendingSizes = []
+      state.unsynced.clear()
     }
+    tell(.flush, 0, 0)
   }
 
   /// The next touched page.
@@ -186,6 +197,13 @@ package final class SimulatedDisk: BlockStorage {
   /// Refuses writes from now on.
   package func close() { state.withLock { $0.isClosed = true } }
 
+  /// Serves again after a close.
+  package func reopen() { state.withLock { $0.isClosed = false } }
+
+  private func tell(_ kind: DiskChange.Kind, _ offset: UInt64, _ length: UInt64) {
+    watch?.tell(DiskChange(path: path, kind: kind, offset: offset, length: length))
+  }
+
   private func error(_ call: String, _ kind: FailureKind) -> StorageError {
     .system(path: path, SystemError(call: call, number: kind == .noSpace ? 28 : 5))
   }
@@ -206,7 +224,9 @@ package final class SimulatedDisk: BlockStorage {
     }
   }
 
-  private func store(_ bytes: [UInt8], at offset: UInt64, call name: String) throws(StorageError) {
+  private func store(
+    _ bytes: [UInt8], at offset: UInt64, call name: String, _ kind: DiskChange.Kind
+  ) throws(StorageError) {
     try call(name) { state, fails throws(StorageError) in
       if state.role == .backing || state.isClosed { throw .readOnly(path: self.path) }
       if case .isFull(let limit) = state.fault, offset + UInt64(bytes.count) > limit {
@@ -224,6 +244,7 @@ package final class SimulatedDisk: BlockStorage {
       state.put(arriving, at: offset)
       if fails { throw self.error(name, .io) }
     }
+    tell(kind, offset, UInt64(bytes.count))
   }
 
   private func setSize(_ name: String, _ size: (UInt64) -> UInt64) throws(StorageError) {
@@ -238,13 +259,11 @@ package final class SimulatedDisk: BlockStorage {
       state.seen.resize(to: wanted)
       // What was cut off is gone for a reader; after a crash it may be back.
       if wanted < old {
-        let first = wanted / Self.sectorSize
-        for sector in state.pending.keys where sector >= first {
-          state.note(sector)
-        }
+        state.unsynced.noteCut(from: wanted, call: state.calls, in: state.seen)
       }
-      state.pendingSizes.append(wanted)
+      state.unsynced.note(size: wanted, call: state.calls)
     }
+    tell(.resize, 0, 0)
   }
 }
 
@@ -254,14 +273,7 @@ extension SimulatedDisk.State {
     if bytes.isEmpty { return }
     let old = seen.count
     seen.put(bytes, at: offset)
-    if seen.count != old { pendingSizes.append(seen.count) }
-    let size = SimulatedDisk.sectorSize
-    for sector in offset / size...(offset + UInt64(bytes.count) - 1) / size { note(sector) }
-  }
-
-  /// Remembers what a sector holds now as one that a crash may leave.
-  fileprivate mutating func note(_ sector: UInt64) {
-    let size = SimulatedDisk.sectorSize
-    pending[sector, default: []].append(seen.bytes(sector * size, Int(size)))
+    if seen.count != old { unsynced.note(size: seen.count, call: calls) }
+    unsynced.note(offset, UInt64(bytes.count), call: calls, in: seen)
   }
 }

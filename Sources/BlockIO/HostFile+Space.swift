@@ -1,4 +1,5 @@
 package import HostSystem
+internal import Synchronization
 
 // MARK: - Room, holes and copies that the host makes
 
@@ -7,12 +8,15 @@ extension HostFile {
   package func writeZeroes(at offset: HostOffset, length: UInt64) throws(StorageError) {
     try checkWrite(at: offset, length: length)
     if length == 0 { return }
-    if try isDone(.zero, at: offset, length: length) { return }
     let end = offset.rawValue + length
-    if sort == .regular {
-      if try isDone(.punch, at: offset, length: length) { return try grow(to: end) }
+    if try !isDone(.zero, at: offset, length: length) {
+      if sort == .regular, try isDone(.punch, at: offset, length: length) {
+        try grow(to: end)
+      } else {
+        try writeZeroBytes(from: offset.rawValue, to: end)
+      }
     }
-    try writeZeroBytes(from: offset.rawValue, to: end)
+    reached(end)
   }
 
   /// Gives a range back to the host if it can take it.
@@ -26,8 +30,9 @@ extension HostFile {
   package func allocate(at offset: HostOffset, length: UInt64) throws(StorageError) {
     try checkWrite(at: offset, length: length)
     if length == 0 { return }
-    if try isDone(.reserve, at: offset, length: length) { return }
-    try grow(to: offset.rawValue + length)
+    let end = offset.rawValue + length
+    if try !isDone(.reserve, at: offset, length: length) { try grow(to: end) }
+    reached(end)
   }
 
   /// Makes the file exactly `size` bytes long.
@@ -40,9 +45,12 @@ extension HostFile {
       }
       return
     }
+    // Before the call: a file that is shorter than this was cut by somebody else.
+    if size < reach.load(ordering: .relaxed) { reach.store(size, ordering: .releasing) }
     try calling(path) { () throws(SystemError) in
       try SystemCall.truncate(descriptor.raw, to: size)
     }
+    reached(size)
   }
 
   /// Runs fallocate; gives false if the host or the file system cannot do it.
@@ -83,17 +91,26 @@ extension HostFile {
   /// The first byte from `offset` on that is not in a hole.
   package func nextData(at offset: HostOffset) throws(StorageError) -> HostOffset? {
     try checkRange(at: offset, length: 0)
-    return try seek(from: offset, withoutHoles: offset) { () throws(SystemError) in
+    let reach = HostOffset(reach.load(ordering: .acquiring))
+    let data = try seek(from: offset, withoutHoles: offset) { () throws(SystemError) in
       try SystemCall.seekData(descriptor.raw, from: offset.rawValue)
     }
+    if data != nil || offset >= reach { return data }
+    // Only holes are left. What was cut off behind them counts as data, so that it is missed.
+    let end = HostOffset(try size())
+    return end < reach ? max(offset, end) : nil
   }
 
   /// The first byte from `offset` on that is in a hole, or the end of the file.
   package func nextHole(at offset: HostOffset) throws(StorageError) -> HostOffset? {
     try checkRange(at: offset, length: 0)
-    return try seek(from: offset, withoutHoles: nil) { () throws(SystemError) in
+    let reach = HostOffset(reach.load(ordering: .acquiring))
+    let hole = try seek(from: offset, withoutHoles: nil) { () throws(SystemError) in
       try SystemCall.seekHole(descriptor.raw, from: offset.rawValue)
     }
+    // Short of where the file reached, its end is no hole.
+    if hole ?? offset >= reach { return hole }
+    return hole ?? offset < HostOffset(try size()) ? hole : reach
   }
 
   /// Asks the host, or answers for a file whose host knows no holes: all is data up to the end.
@@ -136,6 +153,7 @@ extension HostFile {
         throw .system(path: path, error)
       }
     }
+    reached(offset.rawValue + length)
     return true
   }
 
@@ -148,6 +166,7 @@ extension HostFile {
       try SystemCall.cloneRange(
         from: source.descriptor.raw, at: sourceOffset.rawValue,
         to: descriptor.raw, at: offset.rawValue, length: length)
+      reached(offset.rawValue + length)
       return true
     } catch {
       if Self.meansImpossible(error) { return false }

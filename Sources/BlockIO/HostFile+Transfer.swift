@@ -8,16 +8,23 @@ extension HostFile {
   /// The most that is moved to aligned memory at once.
   private static let bounceSize = 1 << 20
 
-  /// Reads through the page cache; short only at the end of the file.
+  /// Reads through the page cache; short only at the end of the file, and `.truncated` where the file
+  /// reached further before.
   package func read(
     into buffer: inout MutableRawSpan, at offset: HostOffset
   ) throws(StorageError) -> Int {
     try checkRange(at: offset, length: UInt64(buffer.byteCount))
+    let reach = reach.load(ordering: .acquiring)
+    let count: Int
     do throws(SystemError) {
-      return try SystemCall.read(descriptor.raw, into: &buffer, at: offset.rawValue)
+      count = try SystemCall.read(descriptor.raw, into: &buffer, at: offset.rawValue)
     } catch {
       throw .system(path: path, error)
     }
+    if count < buffer.byteCount, offset.rawValue + UInt64(count) < reach {
+      throw .truncated(path: path, offset: offset, wanted: buffer.byteCount, found: count)
+    }
+    return count
   }
 
   /// Writes all of `bytes`; whole pages of data go past the page cache where that is possible.
@@ -25,10 +32,12 @@ extension HostFile {
     _ bytes: RawSpan, at offset: HostOffset, intent: WriteIntent
   ) throws(StorageError) {
     try checkWrite(at: offset, length: UInt64(bytes.byteCount))
-    guard intent == .data, usesDirectIO else {
-      return try writeBuffered(bytes, at: offset)
+    if intent == .data, usesDirectIO {
+      try writeSplit(bytes, at: offset)
+    } else {
+      try writeBuffered(bytes, at: offset)
     }
-    try writeSplit(bytes, at: offset)
+    reached(offset.rawValue + UInt64(bytes.byteCount))
   }
 
   private func writeSplit(_ bytes: RawSpan, at offset: HostOffset) throws(StorageError) {

@@ -6,6 +6,10 @@
 // ends that wait. Both doors lead to one inode, and the kernel keeps them coherent: a direct write first
 // writes out, then drops, the cached pages of its range, under the inode's lock.
 //
+// A file that somebody else cuts short while it is open would read as zeroes behind its new end: wrong
+// bytes, and a stream would make them lasting. So how far the file reached is remembered. What lies
+// before that counts as data, and reading it fails where the file ends earlier by now.
+//
 // Locks are held on the buffered open file. Closing gives them back at once; the descriptors stay until
 // the last user is gone, so a call in flight never meets a number that means another file by then.
 
@@ -48,6 +52,10 @@ package final class HostFile: BlockStorage {
   private let lock: Mutex<ImageLock>
   // Relaxed: a refusal needs no order with the bytes; who changes roles keeps writers off by itself.
   private let refusesWrites: Atomic<Bool>
+  /// How far the file reached when it was opened, or was made to reach since. Stored with release after
+  /// the bytes are there and loaded with acquire before they are asked for: who finds the file
+  /// shorter than what it loaded has met a foreign hand, not a writer of its own.
+  let reach: Atomic<UInt64>
   // Set once the file system turned a direct write down that it should have taken. Relaxed: seeing it
   // late costs one more refused call.
   let isDirectRefused = Atomic(false)
@@ -58,10 +66,14 @@ package final class HostFile: BlockStorage {
   package static func open(
     _ path: String, access: Access, locking: Locking, role: StorageRole
   ) throws(StorageError) -> HostFile {
-    // O_NONBLOCK: a FIFO must not hold us; regular files and disks do not care.
+    // Found before it is opened: headers name files, and some devices act on being opened alone.
+    let found = try calling(path) { () throws(SystemError) in try SystemCall.find(path) }
+    let raw = found.raw
+    let sort = try calling(path) { () throws(SystemError) in try SystemCall.status(of: raw).sort }
+    guard sort == .regular || sort == .blockDevice else { throw .notAFile(path: path) }
     let flags = (access == .readWrite ? O_RDWR : O_RDONLY) | O_NOCTTY | O_NONBLOCK
     let descriptor = try calling(path) { () throws(SystemError) in
-      try SystemCall.open(path, flags: flags)
+      try SystemCall.open(found: raw, flags: flags)
     }
     return try HostFile(path, descriptor, access, locking, role)
   }
@@ -110,6 +122,7 @@ package final class HostFile: BlockStorage {
     self.locking = locks
     lock = Mutex(held)
     refusesWrites = Atomic(access == .readOnly || role == .backing)
+    reach = Atomic(status.size)
     self.descriptor = descriptor
   }
 
@@ -125,6 +138,25 @@ package final class HostFile: BlockStorage {
   package func size() throws(StorageError) -> UInt64 {
     try calling(path) { () throws(SystemError) in
       try SystemCall.status(of: descriptor.raw).size
+    }
+  }
+
+  /// Where the open file lies now: its path from the root without symbolic links.
+  package func location() throws(StorageError) -> String {
+    try calling(path) { () throws(SystemError) in try SystemCall.path(of: descriptor.raw) }
+  }
+
+  /// Who may do what with the file.
+  package func permissions() throws(StorageError) -> UInt32 {
+    try calling(path) { () throws(SystemError) in
+      try SystemCall.status(of: descriptor.raw).permissions
+    }
+  }
+
+  /// Sets who may do what with the file, whatever the process's mask is.
+  package func setPermissions(_ permissions: UInt32) throws(StorageError) {
+    try calling(path) { () throws(SystemError) in
+      try SystemCall.setPermissions(permissions, of: descriptor.raw)
     }
   }
 
@@ -168,6 +200,11 @@ package final class HostFile: BlockStorage {
     case .active: .active
     case .backing: .backing
     }
+  }
+
+  /// Takes note that the file has bytes up to `end`.
+  func reached(_ end: UInt64) {
+    if end > reach.load(ordering: .relaxed) { reach.max(end, ordering: .releasing) }
   }
 
   /// Throws if the file takes no writes or the range lies beyond what a file can hold.

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 const int chainfs_o_direct = O_DIRECT;
+const int chainfs_o_path = O_PATH;
 const int chainfs_seek_data = SEEK_DATA;
 const int chainfs_seek_hole = SEEK_HOLE;
 const int chainfs_falloc_keep_size = FALLOC_FL_KEEP_SIZE;

@@ -9,7 +9,8 @@ internal import ImageDriver
 //     2  the path is resolved from the overlay's directory; a file that is in the chain already is
 //        a loop, unless the chain shows another window of it
 //     3  the file has to lie in backing-root
-//     4  it is opened read-only, with QEMU's locks
+//     4  it is opened read-only, with QEMU's locks; the open file has to lie in backing-root: a link
+//        on the way may have been turned meanwhile, and only an open file stays what it is
 //     5  the format is the one that the overlay names; with none, a qcow2 magic decides, and a file
 //        without it is refused: a guest could write a qcow2 header into a raw disk of its own, and
 //        have it name any file of the host as its backing file
@@ -116,23 +117,36 @@ struct ChainOpener {
     if !seen.isNew(layer: identity, windows: windows) {
       throw .loop(path: path, overlay: overlay)
     }
-    try checkRoot(path)
-    let storage = try openFile(path, role: .backing, isReadOnly: true)
+    let storage = try openInRoot(path, role: .backing, isReadOnly: true)
     // The file that was looked at is the file that was opened.
     if storage.identity != identity {
+      storage.close()
       throw .backingRefused(
         name: path, overlay: overlay, reason: "another file took its place while it was opened")
     }
     return storage
   }
 
-  /// Throws unless the file lies where the files of backing layers may lie.
-  func checkRoot(_ path: String) throws(ChainError) {
-    guard let root = configuration.backingRoot else { return }
-    let (place, directory) = try onStorage { () throws(StorageError) in
-      (try files.canonicalPath(of: path), try files.canonicalPath(of: root))
+  /// Opens a file that an image's header names, if it lies where such files may lie.
+  func openInRoot(
+    _ path: String, role: StorageRole, isReadOnly: Bool
+  ) throws(ChainError) -> any BlockStorage {
+    guard let root = configuration.backingRoot else {
+      return try openFile(path, role: role, isReadOnly: isReadOnly)
     }
-    if !PlacePath.lies(place, in: directory) { throw .outsideRoot(path: place, root: root) }
+    let directory = try onStorage { () throws(StorageError) in try files.canonicalPath(of: root) }
+    func check(_ place: String) throws(ChainError) {
+      if !PlacePath.lies(place, in: directory) { throw .outsideRoot(path: place, root: root) }
+    }
+    try check(try onStorage { () throws(StorageError) in try files.canonicalPath(of: path) })
+    let storage = try openFile(path, role: role, isReadOnly: isReadOnly)
+    do throws(ChainError) {
+      try check(try onStorage { () throws(StorageError) in try files.location(of: storage) })
+    } catch {
+      storage.close()
+      throw error
+    }
+    return storage
   }
 
   /// Opens the file of a layer.

@@ -10,7 +10,7 @@ internal import ImageDriver
 //
 // A data file is opened in the role of its image and with the same locks, which is a bit stricter than
 // QEMU: that lets others write to a data file beside it. Its name resolves as a backing name does, and
-// a backing layer's data file has to lie in backing-root as the layer has to.
+// it has to lie in backing-root: a header names it, that of the active image no less than another's.
 
 /// The files of a chain that are open so far: none may be there twice.
 struct ChainFiles {
@@ -91,9 +91,7 @@ extension ChainOpener {
     }
     // Before it is opened: our own lock on it would be all that one learns.
     guard seen.isNew(dataFile: identity) else { throw refusal("it is in the chain already") }
-    // The active image is named by whoever mounts, and so is what it is made of.
-    if image.isReadOnly, image.path != configuration.image.path { try checkRoot(path) }
-    let data = try openFile(
+    let data = try openInRoot(
       path, role: image.isReadOnly ? .backing : .active, isReadOnly: image.isReadOnly)
     guard data.identity == identity else {
       data.close()

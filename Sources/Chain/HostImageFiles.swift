@@ -15,16 +15,14 @@ package struct HostImageFiles: ImageFiles {
       role: role)
   }
 
-  /// Makes a file with the permissions of another one, whatever the process's mask is.
+  /// Makes a file with the permissions of another one, whatever the process's mask is. Both are asked
+  /// by what is open: another file at one of the paths by now is none of ours.
   package func create(
     _ path: String, like other: any BlockStorage, isLocked: Bool
   ) throws(StorageError) -> any BlockStorage {
-    let mode = try call(other.path) { () throws(SystemError) in
-      try SystemCall.permissions(of: other.path)
-    }
-    let file = try HostFile.create(path, mode: mode, locking: isLocked ? .qemu : .none)
+    let file = try HostFile.create(path, locking: isLocked ? .qemu : .none)
     do {
-      try call(path) { () throws(SystemError) in try SystemCall.setPermissions(mode, of: path) }
+      if let other = other as? HostFile { try file.setPermissions(try other.permissions()) }
     } catch {
       file.close()
       try remove(path)
@@ -59,6 +57,12 @@ package struct HostImageFiles: ImageFiles {
     return try call(path) { () throws(SystemError) in
       PlacePath.resolve(path, from: try SystemCall.workingDirectory())
     }
+  }
+
+  /// What the kernel says; a file of another kind of storage has no place.
+  package func location(of storage: any BlockStorage) throws(StorageError) -> String {
+    guard let file = storage as? HostFile else { throw .notAFile(path: storage.path) }
+    return try file.location()
   }
 
   /// What realpath(3) says.

@@ -22,6 +22,8 @@ package protocol ImageFiles: Sendable {
   func identity(of path: String) throws(StorageError) -> StorageIdentity
   /// The path from the root, symbolic links kept.
   func absolutePath(of path: String) throws(StorageError) -> String
+  /// Where an open file lies now, without symbolic links and `..`.
+  func location(of storage: any BlockStorage) throws(StorageError) -> String
   /// The path from the root without symbolic links and `..`.
   func canonicalPath(of path: String) throws(StorageError) -> String
 }

@@ -61,13 +61,15 @@ package enum ChainFilesystem {
     _ control: ControlPlane, _ ending: Ending, _ logger: Logger, _ ready: () -> Void
   ) throws(MountFailure) {
     let times = SystemTimeSource()
-    let owner = FileOwner(
-      userID: configuration.userID ?? getuid(), groupID: configuration.groupID ?? getgid(),
-      modeMask: configuration.modeMask)
+    let mounter = FileOwner(
+      userID: getuid(), groupID: getgid(), modeMask: configuration.modeMask)
+    var owner = mounter
+    if let user = configuration.userID { owner.userID = user }
+    if let group = configuration.groupID { owner.groupID = group }
     let tree = InodeTree(
       devices: disks.map { DeviceNode(disk: $0, owner: owner, times: times, logger: logger) })
     let operations = TreeOperations(
-      tree: tree, control: control, owner: owner,
+      tree: tree, control: control, owner: owner, mounter: mounter,
       caching: configuration.caching == .none ? .direct : .cached,
       mounted: FileTime(times.wallTime()))
     let source = configuration.devices.map { device in

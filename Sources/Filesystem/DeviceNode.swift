@@ -16,7 +16,7 @@ final class DeviceNode: Sendable {
   private let owned: Mutex<Owned>
   /// Nanoseconds since 1970; set by every write, so it is no part of what the lock guards.
   private let modified: Atomic<Int64>
-  private let lastFailure = Mutex("")
+  private let failures: Mutex<RepeatLimit>
 
   private struct Owned {
     var permissions: UInt32
@@ -30,6 +30,7 @@ final class DeviceNode: Sendable {
     self.disk = disk
     self.times = times
     self.logger = logger
+    failures = Mutex(RepeatLimit(now: times.now()))
     let now = times.wallTime()
     let time = FileTime(now)
     owned = Mutex(
@@ -104,14 +105,13 @@ final class DeviceNode: Sendable {
     modified.store(now.seconds * 1_000_000_000 + Int64(now.nanoseconds), ordering: .relaxed)
   }
 
-  /// The errno of a failure, which is logged unless the last one said the same.
+  /// The errno of a failure, which is logged unless there were too many of late.
   func number(of failure: ChainError) -> Int32 {
     let sentence = failure.description
-    let isNew = lastFailure.withLock { last in
-      defer { last = sentence }
-      return last != sentence
+    let now = times.now()
+    if let line = failures.withLock({ $0.line(for: sentence, now: now) }) {
+      logger.error("\(disk.name): \(line)")
     }
-    if isNew { logger.error("\(disk.name): \(sentence)") }
     return failure.kind.diskErrno
   }
 }

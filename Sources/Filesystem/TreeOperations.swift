@@ -9,6 +9,7 @@ final class TreeOperations: Operations {
   private let tree: InodeTree
   private let control: ControlPlane
   private let owner: FileOwner
+  private let mounter: FileOwner
   private let caching: CachingMode
   private let mounted: FileTime
 
@@ -16,12 +17,13 @@ final class TreeOperations: Operations {
   private static let deviceValidity = Validity(seconds: 1)
 
   init(
-    tree: InodeTree, control: ControlPlane, owner: FileOwner, caching: CachingMode,
-    mounted: FileTime
+    tree: InodeTree, control: ControlPlane, owner: FileOwner, mounter: FileOwner,
+    caching: CachingMode, mounted: FileTime
   ) {
     self.tree = tree
     self.control = control
     self.owner = owner
+    self.mounter = mounter
     self.caching = caching
     self.mounted = mounted
   }
@@ -50,6 +52,7 @@ final class TreeOperations: Operations {
     _ node: Node, _ inode: InodeNumber
   ) throws(ChainError) -> (FileAttributes, Validity) {
     var attributes: FileAttributes
+    var owner = owner
     switch node.content {
     case .device(let device): return (try device.attributes(inode), Self.deviceValidity)
     case .directory(let children):
@@ -59,6 +62,8 @@ final class TreeOperations: Operations {
       attributes = FileAttributes(inode: inode, kind: .regular, permissions: 0o400)
     case .command:
       attributes = FileAttributes(inode: inode, kind: .regular, permissions: 0o600)
+      // A command makes and opens files with the rights of whoever mounted: nobody else gives it.
+      owner = mounter
     }
     attributes.permissions &= ~owner.modeMask
     attributes.userID = owner.userID

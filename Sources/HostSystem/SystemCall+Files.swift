@@ -25,6 +25,8 @@ package struct FileStatus: Sendable, Hashable {
   package var size: UInt64
   /// The bytes that it takes up.
   package var allocatedBytes: UInt64
+  /// Who may do what with it.
+  package var permissions: UInt32
 }
 
 /// How much a file system holds and has left, in its own blocks.
@@ -54,6 +56,19 @@ extension SystemCall {
     // Alive: the path's bytes are for the call only.
     let raw = try retrying("open") { unsafe chainfs_open(path, flags | O_CLOEXEC, mode) }
     return OwnedDescriptor(taking: raw)
+  }
+
+  /// Finds the file that `path` leads to and keeps hold of it without opening it: no device notices,
+  /// and what takes the path's place later does not matter.
+  package static func find(_ path: String) throws(SystemError) -> OwnedDescriptor {
+    try open(path, flags: chainfs_o_path)
+  }
+
+  /// Opens the very file that was found, whatever its path leads to by now.
+  package static func open(
+    found descriptor: Int32, flags: Int32
+  ) throws(SystemError) -> OwnedDescriptor {
+    try open("/proc/self/fd/\(descriptor)", flags: flags)
   }
 
   /// A second open file of the same inode that passes the page cache by, nil where that is not to be had.
@@ -313,6 +328,7 @@ extension FileStatus {
       }
     self.init(
       sort: sort, device: UInt64(status.st_dev), inode: UInt64(status.st_ino),
-      size: UInt64(max(0, status.st_size)), allocatedBytes: UInt64(max(0, status.st_blocks)) * 512)
+      size: UInt64(max(0, status.st_size)), allocatedBytes: UInt64(max(0, status.st_blocks)) * 512,
+      permissions: UInt32(status.st_mode & 0o777))
   }
 }

@@ -4,15 +4,6 @@ internal import CHost
 internal import Glibc
 
 extension SystemCall {
-  /// The permission bits of a file, symbolic links followed.
-  package static func permissions(of path: String) throws(SystemError) -> UInt32 {
-    try checkPath(path, for: "stat")
-    var status = stat()
-    // Alive: path and status are this call's only.
-    _ = try retrying("stat") { unsafe stat(path, &status) }
-    return UInt32(status.st_mode & 0o777)
-  }
-
   /// The path of a file that is there, from the root, without symbolic links, `.` and `..`.
   package static func canonicalPath(of path: String) throws(SystemError) -> String {
     try checkPath(path, for: "realpath")
@@ -36,13 +27,23 @@ extension SystemCall {
     return unsafe String(cString: result)
   }
 
-  /// Sets the permission bits of a file.
+  /// The path of an open file as the kernel has it now: from the root, without symbolic links.
+  ///
+  /// One that was unlinked keeps its last path, with ` (deleted)` behind it.
+  package static func path(of descriptor: Int32) throws(SystemError) -> String {
+    let link = "/proc/self/fd/\(descriptor)"
+    var bytes = [CChar](repeating: 0, count: Int(PATH_MAX))
+    // Alive: the link's bytes and the array are this call's only; the array's size is passed along.
+    let count = try retrying("readlink") { unsafe readlink(link, &bytes, bytes.count) }
+    guard count < bytes.count else { throw SystemError(call: "readlink", number: ENAMETOOLONG) }
+    return String(decoding: bytes.prefix(count).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  }
+
+  /// Sets the permission bits of an open file.
   package static func setPermissions(
-    _ permissions: UInt32, of path: String
+    _ permissions: UInt32, of descriptor: Int32
   ) throws(SystemError) {
-    try checkPath(path, for: "chmod")
-    // Alive: the path is this call's only.
-    _ = try retrying("chmod") { unsafe chmod(path, permissions) }
+    _ = try retrying("fchmod") { fchmod(descriptor, permissions) }
   }
 
   /// Makes names in a directory durable, those that came and those that went.

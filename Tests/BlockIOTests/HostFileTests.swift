@@ -24,6 +24,69 @@ import Testing
     #expect(split.tail == tail)
   }
 
+  /// A file of 8 KiB of data, 8 KiB of hole and 8 KiB of data, cut by another hand to `size` bytes.
+  func cutFile(to size: Int, access: HostFile.Access) throws -> HostFile {
+    let path = directory.file("cut")
+    let maker = try HostFile.create(path, locking: .none)
+    for place in [0, 16384] as [UInt64] {
+      try maker.put([UInt8](repeating: 7, count: 8192), at: place, intent: .data)
+    }
+    let role: StorageRole = access == .readWrite ? .active : .backing
+    let file = try HostFile.open(path, access: access, locking: .none, role: role)
+    truncate(path, off_t(size))
+    return file
+  }
+
+  @Test(
+    "a file that is cut short by another hand fails behind its end, and is read before it",
+    arguments: [0, 1, 4096, 8191, 8192, 8193, 16383, 16384, 16385, 24575], [false, true])
+  func cutShort(size: Int, isWritable: Bool) throws {
+    let file = try cutFile(to: size, access: isWritable ? .readWrite : .readOnly)
+    let zeroes = [UInt8](repeating: 0, count: 8192)
+    let data = [UInt8](repeating: 7, count: 8192)
+    let whole = Array((data + zeroes + data)[..<size])
+    #expect(try file.bytes(at: 0, count: size) == whole)
+    let error = try #require(throws: StorageError.self) {
+      try file.bytes(at: 0, count: size + 1)
+    }
+    #expect(error.kind == .corrupt)
+    #expect(throws: StorageError.self) { try file.bytes(at: UInt64(size), count: 1) }
+    // Past where it ever reached there is nothing to be missed.
+    #expect(try file.bytes(at: 24576, count: 100) == Array(zeroes[..<100]))
+    // What is missing counts as data: nothing may take it for zeroes.
+    var place = HostOffset.zero
+    var missing: UInt64 = 0
+    while let start = try file.nextData(at: place) {
+      let end = try #require(try file.nextHole(at: start))
+      #expect(end > start)
+      missing += end.rawValue - max(start.rawValue, min(end.rawValue, UInt64(size)))
+      place = end
+    }
+    #expect(missing == UInt64(24576 - size))
+  }
+
+  @Test("a file that its owner makes shorter or longer is whole")
+  func cutByOwner() throws {
+    let file = try HostFile.create(directory.file("own"), locking: .none)
+    try file.put([1, 2, 3, 4], at: 9000, intent: .data)
+    try file.truncate(to: 100)
+    #expect(try file.bytes(at: 50, count: 200) == [UInt8](repeating: 0, count: 200))
+    try file.truncate(to: 5000)
+    try file.writeZeroes(at: HostOffset(6000), length: 10)
+    try file.allocate(at: HostOffset(7000), length: 10)
+    #expect(try file.bytes(at: 0, count: 9000) == [UInt8](repeating: 0, count: 9000))
+    truncate(directory.file("own"), 7005)
+    #expect(throws: StorageError.self) { try file.bytes(at: 7000, count: 100) }
+  }
+
+  @Test("what is no file is refused before it is opened", arguments: ["/dev/null", "."])
+  func notAFile(path: String) {
+    let error = #expect(throws: StorageError.self) {
+      try HostFile.open(path, access: .readOnly, locking: .none, role: .backing)
+    }
+    #expect(error == .notAFile(path: path))
+  }
+
   @Test("direct and buffered writes at any alignment read back as one file")
   func mixedDoors() throws {
     var random = Seed.generator("mixedDoors")

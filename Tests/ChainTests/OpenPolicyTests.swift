@@ -137,6 +137,88 @@ struct OpenPolicyTests {
     }
   }
 
+  /// The host's files, in a directory whose owner turns a link between two looks at it.
+  struct TurningLink: ImageFiles {
+    let link: String
+    let inside: String
+    let outside: String
+    let host = HostImageFiles()
+
+    private func turn(to target: String) {
+      unlink(link)
+      symlink(target, link)
+    }
+
+    func open(
+      _ path: String, role: StorageRole, isReadOnly: Bool, isLocked: Bool
+    ) throws(StorageError) -> any BlockStorage {
+      turn(to: outside)
+      return try host.open(path, role: role, isReadOnly: isReadOnly, isLocked: isLocked)
+    }
+    func create(
+      _ path: String, like other: any BlockStorage, isLocked: Bool
+    ) throws(StorageError) -> any BlockStorage {
+      try host.create(path, like: other, isLocked: isLocked)
+    }
+    func remove(_ path: String) throws(StorageError) { try host.remove(path) }
+    func flushName(of path: String) throws(StorageError) { try host.flushName(of: path) }
+    func identity(of path: String) throws(StorageError) -> StorageIdentity {
+      turn(to: outside)
+      return try host.identity(of: path)
+    }
+    func absolutePath(of path: String) throws(StorageError) -> String {
+      try host.absolutePath(of: path)
+    }
+    func location(of storage: any BlockStorage) throws(StorageError) -> String {
+      turn(to: inside)
+      return try host.location(of: storage)
+    }
+    func canonicalPath(of path: String) throws(StorageError) -> String {
+      turn(to: inside)
+      return try host.canonicalPath(of: path)
+    }
+  }
+
+  @Test("a link that is turned between check and open leads nowhere", arguments: ["raw", "qcow2"])
+  func turnedLink(format: String) throws {
+    let bench = try Workbench()
+    try bench.run("mkdir", ["in"])
+    for file in ["in/base", "secret"] { try bench.qemuImg("create", "-f", format, file, "1M") }
+    try bench.run("ln", ["-s", "base", "in/link"])
+    try bench.qemuImg("create", "-f", "qcow2", "-b", "in/link", "-F", format, "top", "1M")
+    let configuration = DeviceConfiguration(
+      name: "vda", image: .qcow2(path: bench.path("top")), isReadOnly: true,
+      backingRoot: bench.path("in"))
+    try Disk.open(configuration).close()
+    let files = TurningLink(
+      link: bench.path("in/link"), inside: bench.path("in/base"), outside: bench.path("secret"))
+    do {
+      try Disk.open(configuration, files: files).close()
+      Issue.record("it was opened")
+    } catch {
+      guard case .outsideRoot(let place, _) = error else { throw error }
+      #expect(place.hasSuffix("/secret"))
+    }
+  }
+
+  @Test("the data file of the active image has to lie in backing-root too")
+  func dataFileInRoot() throws {
+    let bench = try Workbench()
+    try bench.run("mkdir", ["in"])
+    for (name, isAllowed) in [("in/data", true), ("data", false), ("in/../data", false)] {
+      try bench.run("rm", ["-f", "top", "in/data", "data"])
+      try bench.qemuImg("create", "-f", "qcow2", "-o", "data_file=\(name)", "top", "1M")
+      do {
+        try open(bench, "top", root: bench.path("in")).close()
+        #expect(isAllowed, "\(name)")
+      } catch {
+        #expect(!isAllowed, "\(error)")
+        #expect(error.kind == .notPermitted)
+      }
+      try open(bench, "top").close()
+    }
+  }
+
   @Test("an image that another process writes is refused, and named")
   func locked() throws {
     let bench = try Workbench()

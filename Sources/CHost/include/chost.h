@@ -11,6 +11,7 @@
 
 // Constants.
 extern const int chainfs_o_direct;
+extern const int chainfs_o_path;
 extern const int chainfs_seek_data;
 extern const int chainfs_seek_hole;
 extern const int chainfs_falloc_keep_size;

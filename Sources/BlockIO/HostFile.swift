@@ -69,7 +69,9 @@ package final class HostFile: BlockStorage {
     // Found before it is opened: headers name files, and some devices act on being opened alone.
     let found = try calling(path) { () throws(SystemError) in try SystemCall.find(path) }
     let raw = found.raw
-    let sort = try calling(path) { () throws(SystemError) in try SystemCall.status(of: raw).sort }
+    let sort = try calling(path) { () throws(SystemError) in
+      try SystemCall.status(ofFound: raw).sort
+    }
     guard sort == .regular || sort == .blockDevice else { throw .notAFile(path: path) }
     let flags = (access == .readWrite ? O_RDWR : O_RDONLY) | O_NOCTTY | O_NONBLOCK
     let descriptor = try calling(path) { () throws(SystemError) in

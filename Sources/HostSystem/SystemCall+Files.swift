@@ -227,10 +227,7 @@ extension SystemCall {
 
   /// What the host says about an open file.
   package static func status(of descriptor: Int32) throws(SystemError) -> FileStatus {
-    var status = stat()
-    // Alive: the call fills one stat, this local.
-    _ = try retrying("fstat") { unsafe fstat(descriptor, &status) }
-    var answer = FileStatus(status)
+    var answer = try status(ofFound: descriptor)
     if answer.sort == .blockDevice {
       var bytes: UInt64 = 0
       // Alive: the call fills one number, this local.
@@ -238,6 +235,14 @@ extension SystemCall {
       answer.size = bytes
     }
     return answer
+  }
+
+  /// What the host says about a file that was found or opened; a block device's size is not asked.
+  package static func status(ofFound descriptor: Int32) throws(SystemError) -> FileStatus {
+    var status = stat()
+    // Alive: the call fills one stat, this local.
+    _ = try retrying("fstat") { unsafe fstat(descriptor, &status) }
+    return FileStatus(status)
   }
 
   /// What the host says about the file that `path` leads to; a block device's size is not asked.

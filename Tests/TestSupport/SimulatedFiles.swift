@@ -221,7 +221,9 @@ extension SimulatedFiles {
   /// The path as it is.
   package func absolutePath(of path: String) throws(StorageError) -> String { path }
   /// Nothing moves here.
-  package func location(of storage: any BlockStorage) throws(StorageError) -> String { storage.path }
+  package func location(of storage: any BlockStorage) throws(StorageError) -> String {
+    storage.path
+  }
   /// The path as it is.
   package func canonicalPath(of path: String) throws(StorageError) -> String { path }
 }

@@ -79,6 +79,10 @@ let program: Target = .executableTarget(
   ],
   swiftSettings: settings)
 
+let benchmark: Target = .executableTarget(
+  name: "chainfs-bench", dependencies: ["HostSystem", argumentParser],
+  swiftSettings: settings)
+
 let testSupport: Target = .target(
   name: "TestSupport", dependencies: ["Chain", "BlockIO", "HostSystem"],
   path: "Tests/TestSupport")
@@ -100,13 +104,17 @@ let suiteTargets: [Target] = suites.map { suite in
 
 let package = Package(
   name: "chainfs",
-  products: [.executable(name: "chainfs", targets: ["chainfs"])],
+  products: [
+    .executable(name: "chainfs", targets: ["chainfs"]),
+    .executable(name: "chainfs-bench", targets: ["chainfs-bench"]),
+  ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
   ],
-  targets: systemTargets + layers.map(\.target) + [program, testSupport, crashExplorer]
+  targets: systemTargets + layers.map(\.target)
+    + [program, benchmark, testSupport, crashExplorer]
     + layers.filter(\.hasTests).map(\.testTarget) + suiteTargets,
   swiftLanguageModes: [.v6]
 )

@@ -23,6 +23,7 @@ import Testing
       "Filesystem", "Control", "Chain", "ImageDriver", "Encryption", "BlockIO", "Fuse",
       "HostSystem", "CHost",
     ],
+    "chainfs-bench": ["HostSystem"],
   ]
 
   /// Files that may hold pointers. Besides them, `unsafe` stands where a span gives its bytes, which

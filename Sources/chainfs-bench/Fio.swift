@@ -1,0 +1,55 @@
+import Foundation
+
+/// A job of fio on a served file.
+struct Fio: Sendable {
+  /// fio's own words for the work, without file and duration.
+  var options: String
+  /// Written or read.
+  var isWrite = false
+
+  /// What fio reports of a job, as far as it is used.
+  private struct Report: Decodable {
+    struct Job: Decodable {
+      var read: Side
+      var write: Side
+    }
+    struct Side: Decodable {
+      var iops: Double
+      var bytesPerSecond: Double
+      var operations: Double
+      var latency: Latency
+
+      enum CodingKeys: String, CodingKey {
+        case iops
+        case bytesPerSecond = "bw_bytes"
+        case operations = "total_ios"
+        case latency = "clat_ns"
+      }
+    }
+    struct Latency: Decodable {
+      var percentile: [String: Double]?
+    }
+    var jobs: [Job]
+  }
+
+  /// Runs the job and gives operations or MiB a second.
+  func run(on export: Export, unit: Unit, seconds: Int, size: Int) throws -> Sample {
+    let before = try export.processorTime()
+    let text = try Tool.run(
+      "fio --name=row --filename=\(export.file) --size=\(size)M --randrepeat=1 --group_reporting"
+        + " --time_based --runtime=\(seconds) --output-format=json \(options)")
+    let spent = try export.processorTime() - before
+    // Warnings come before the report.
+    guard let start = text.firstIndex(of: "{") else { throw BenchError("fio said: \(text)") }
+    let report = try JSONDecoder().decode(Report.self, from: Data(text[start...].utf8))
+    guard let job = report.jobs.first else { throw BenchError("fio ran no job: \(text)") }
+    let side = isWrite ? job.write : job.read
+    if side.operations == 0 { throw BenchError("fio did nothing: \(options)") }
+    return Sample(
+      value: unit == .operations ? side.iops : side.bytesPerSecond / 1_048_576,
+      processorTime: export.processes.isEmpty ? nil : spent / side.operations / 1000,
+      median: side.latency.percentile?["50.000000"].map { $0 / 1000 },
+      slow: side.latency.percentile?["99.000000"].map { $0 / 1000 },
+      memory: export.processes.isEmpty ? nil : try export.residentMemory())
+  }
+}

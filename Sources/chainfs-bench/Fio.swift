@@ -6,6 +6,8 @@ struct Fio: Sendable {
   var options: String
   /// Written or read.
   var isWrite = false
+  /// Which part of the disk's size each of its jobs moves, at most; nil for as much as the time allows.
+  var share: Int?
 
   /// What fio reports of a job, as far as it is used.
   private struct Report: Decodable {
@@ -35,9 +37,10 @@ struct Fio: Sendable {
   /// Runs the job and gives operations or MiB a second.
   func run(on export: Export, unit: Unit, seconds: Int, size: Int) throws -> Sample {
     let before = try export.processorTime()
+    let end = share.map { "--io_size=\(size / $0)M" } ?? "--time_based --runtime=\(seconds)"
     let text = try Tool.run(
       "fio --name=row --filename=\(export.file) --size=\(size)M --randrepeat=1 --group_reporting"
-        + " --time_based --runtime=\(seconds) --output-format=json \(options)")
+        + " --output-format=json \(end) \(options)")
     let spent = try export.processorTime() - before
     // Warnings come before the report.
     guard let start = text.firstIndex(of: "{") else { throw BenchError("fio said: \(text)") }

@@ -42,16 +42,26 @@ struct Row: Sendable {
     var directory: String
   }
 
-  /// All turns of all peers, in turns.
+  /// All turns of all peers, in turns; chainfs is the first of them.
   func measure(_ peers: [any Peer], _ plan: Plan, _ directory: String) throws -> [Figures] {
     let able = peers.filter { $0.serves(needs) }
     var samples = able.map { _ in [Sample]() }
+    var failed: Set<Int> = []
     var image = try prepare(plan, directory)
     for turn in 0..<plan.turns {
       for (index, peer) in able.enumerated() {
+        if failed.contains(index) { continue }
         if isFresh, turn > 0 || index > 0 { image = try prepare(plan, directory) }
-        samples[index].append(
-          try work(Turn(peer: peer, image: image, plan: plan, directory: directory)))
+        do {
+          samples[index].append(
+            try work(Turn(peer: peer, image: image, plan: plan, directory: directory)))
+        } catch {
+          // A peer that cannot do the work has no figure in this row; we have no such excuse.
+          if index == 0 { throw error }
+          Tool.say("\(peer.name) fails at it: \(error)")
+          failed.insert(index)
+          samples[index] = []
+        }
       }
     }
     return zip(able, samples).compactMap { Figures(peer: $0.name, $1) }

@@ -9,10 +9,11 @@ extension Row {
   /// A row of fio's on images that are there.
   private static func fio(
     _ name: String, _ unit: Unit, _ options: String, isWrite: Bool = false, isCached: Bool = false,
-    place: Place = .memory, isFresh: Bool = false, needs: Needs = .flatFile, isLong: Bool = false,
+    share: Int? = nil, place: Place = .memory, isFresh: Bool = false, needs: Needs = .flatFile,
+    isLong: Bool = false,
     on images: @escaping @Sendable (Plan, String) throws -> ServedImage = Images.allocated
   ) -> Row {
-    let job = Fio(options: options, isWrite: isWrite)
+    let job = Fio(options: options, isWrite: isWrite, share: share)
     return Row(
       name: name, unit: unit, place: place, needs: needs, isFresh: isFresh, isLong: isLong,
       prepare: { plan, directory in
@@ -46,18 +47,20 @@ extension Row {
   private static let writes = [
     fio("random write 4 KiB in place QD1", .operations, "--rw=randwrite \(one)", isWrite: true),
     fio("random write 4 KiB in place 4x16", .operations, "--rw=randwrite \(many)", isWrite: true),
+    // One write to each cluster, so that each is a copy.
     fio(
-      "COW write 4 KiB QD1", .operations, "--rw=randwrite \(one) --blockalign=64k --norandommap=0",
-      isWrite: true, isFresh: true, needs: .chain, on: Images.overlay),
+      "COW write 4 KiB QD1", .operations, "--rw=randwrite \(one) --blockalign=64k", isWrite: true,
+      share: 16, isFresh: true, needs: .chain, on: Images.overlay),
     fio(
-      "COW write 4 KiB 4x16", .operations, "--rw=randwrite \(many) --blockalign=64k",
-      isWrite: true, isFresh: true, needs: .chain, on: Images.overlay),
+      "COW write 4 KiB 4x16", .operations,
+      "--rw=randwrite \(many) --blockalign=64k --offset_increment=25% --size=25%", isWrite: true,
+      share: 64, isFresh: true, needs: .chain, on: Images.overlay),
     fio(
       "sequential write 1 MiB allocated", .throughput, "--rw=write --direct=1 --bs=1M",
       isWrite: true),
     fio(
       "sequential write 1 MiB empty", .throughput,
-      "--rw=write --direct=1 --bs=1M --time_based=0 --runtime=0", isWrite: true, isFresh: true,
+      "--rw=write --direct=1 --bs=1M", isWrite: true, share: 1, isFresh: true,
       on: Images.blank),
   ]
 
@@ -66,8 +69,9 @@ extension Row {
       "write 4 KiB and fsync in place", .operations, "--rw=randwrite --bs=4k --fsync=1",
       isWrite: true, place: .disk),
     fio(
-      "write 4 KiB and fsync COW", .operations, "--rw=randwrite --bs=4k --fsync=1", isWrite: true,
-      place: .disk, isFresh: true, on: Images.overlay),
+      "write 4 KiB and fsync COW", .operations,
+      "--rw=randwrite --bs=4k --blockalign=64k --fsync=1", isWrite: true, place: .disk,
+      isFresh: true, on: Images.overlay),
   ]
 
   /// mkfs, a copied tree and a sync on a loop device.
@@ -83,13 +87,12 @@ extension Row {
           try Tool.run(
             """
             device=$(losetup \(options) -f --show \(export.file))
+            trap 'umount loop 2> /dev/null || true; losetup -d $device' EXIT
             mkdir -p loop
             mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 $device
             mount $device loop
             cp -r /usr/include loop
             sync -f loop
-            umount loop
-            losetup -d $device
             """, in: turn.directory)
           let took = (ContinuousClock.now - start) / .seconds(1)
           return Sample(

@@ -6,13 +6,14 @@ import Testing
 extension MountTests {
   /// What a program can do to the files below `.jobs` without meaning anything by it.
   ///
-  /// CHAINFS_ABUSE_WRITES sets how many writes each control file gets, 10,000 for the long form.
+  /// CHAINFS_ABUSE_WRITES sets how many writes each control file gets, and how many opens they get
+  /// together: 10,000 for the long form.
   @Suite("Abuse of control files", .serialized, .timeLimit(.minutes(10)))
   struct AbuseTests {
     static let verbs = ["stream", "cancel", "speed", "pause", "resume", "snapshot"]
     static let writers = 8
     static let writes =
-      ProcessInfo.processInfo.environment["CHAINFS_ABUSE_WRITES"].flatMap { Int($0) } ?? 3000
+      ProcessInfo.processInfo.environment["CHAINFS_ABUSE_WRITES"].flatMap { Int($0) } ?? 2000
 
     /// What a daemon takes of the host.
     struct Footprint {
@@ -99,7 +100,7 @@ extension MountTests {
       let box = try mounted()
       let process = try box.run("chainfs status --pid mnt")
       // The caches of the C library and the threads of the session are there after this.
-      _ = throwGarbage(box, seed: seed, writesOfEach: 1000)
+      _ = throwGarbage(box, seed: seed, writesOfEach: Self.writes / 2)
       try box.run("echo > mnt/.jobs/vda/cancel || true; sha256sum < mnt/vda | cmp - sum")
       let before = try Footprint(of: process)
       let (written, taken) = throwGarbage(box, seed: seed &+ 100, writesOfEach: Self.writes)
@@ -148,7 +149,7 @@ extension MountTests {
       race(1000)
       try box.run("echo > mnt/.jobs/vda/cancel || true")
       let before = try Footprint(of: process)
-      race(3000)
+      race(Self.writes)
       try box.run("echo > mnt/.jobs/vda/cancel || true")
       let after = try Footprint(of: process)
       print("races: \(before) -> \(after)")
@@ -181,7 +182,7 @@ extension MountTests {
 
     @Test("a daemon that is told to go while its files are beaten goes, and lets everybody go")
     func goesUnderFire() throws {
-      for round in 0..<6 {
+      for round in 0..<4 {
         let box = try mounted()
         let process = try box.run("chainfs status --pid mnt")
         try box.run("echo 'base=base speed=1' > mnt/.jobs/vda/stream")

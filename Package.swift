@@ -19,7 +19,13 @@ let testSettings: [SwiftSetting] =
     // stable spelling for it. Used by HostSystem's span slices and BlockIO's AlignedBuffer alone.
     .enableExperimentalFeature("Lifetimes"),
   ] + warnings
-let settings = [.strictMemorySafety()] + testSettings
+
+// mount-helpers/fuzz builds with coverage that libFuzzer follows, in a build directory of its own,
+// and there alone. The fuzzer is made of the sources of FuzzTests, with a main of libFuzzer's.
+let isFuzzing = Context.environment["CHAINFS_FUZZ"] != nil
+let coverage: [SwiftSetting] =
+  isFuzzing ? [.unsafeFlags(["-sanitize=fuzzer", "-enable-testing"])] : []
+let settings = [.strictMemorySafety()] + testSettings + coverage
 
 let argumentParser = Target.Dependency.product(
   name: "ArgumentParser", package: "swift-argument-parser")
@@ -102,6 +108,23 @@ let suiteTargets: [Target] = suites.map { suite in
     swiftSettings: testSettings)
 }
 
+let fuzzImports: [Target.Dependency] = [
+  "Control", "Jobs", "Chain", "ImageDriver", "Encryption", "BlockIO", "Qcow2Format", "HostSystem",
+  "TestSupport",
+]
+
+/// Hostile bytes for all parsers: replayed by the tests, made up by the fuzzer.
+let fuzzing: Target =
+  isFuzzing
+  ? .executableTarget(
+    name: "fuzz", dependencies: fuzzImports, path: "Tests/FuzzTests",
+    exclude: ["Corpus", "FuzzTests.swift"], swiftSettings: testSettings,
+    // Gold cannot read the debugging information of what it has to report on.
+    linkerSettings: [.unsafeFlags(["-sanitize=fuzzer", "-use-ld=lld"])])
+  : .testTarget(
+    name: "FuzzTests", dependencies: fuzzImports, path: "Tests/FuzzTests",
+    exclude: ["Corpus", "Fuzzer"], swiftSettings: testSettings)
+
 let package = Package(
   name: "chainfs",
   products: [
@@ -115,6 +138,6 @@ let package = Package(
   ],
   targets: systemTargets + layers.map(\.target)
     + [program, benchmark, testSupport, crashExplorer]
-    + layers.filter(\.hasTests).map(\.testTarget) + suiteTargets,
+    + layers.filter(\.hasTests).map(\.testTarget) + suiteTargets + [fuzzing],
   swiftLanguageModes: [.v6]
 )

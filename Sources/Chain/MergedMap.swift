@@ -16,6 +16,10 @@ internal import ImageDriver
 // chain changes only under the exclusive side of the disk's gate and lookups run under the shared one,
 // so no merge sees a chain change.
 //
+// A granule that cannot be merged, since a table of a layer is broken or cannot be read, is not kept. Then
+// a lookup merges no more than it is asked for, and less until it gets there or is at the place itself:
+// one broken entry hides what it names and nothing else.
+//
 // Memory is bounded: over its budget the map throws out granules that were not used since the clock
 // hand last passed (second chance). A granule thrown out is merged again when it is needed.
 
@@ -99,7 +103,30 @@ final class MergedMap: Sendable {
           layer: layer, mapping: extent.mapping.advanced(by: UInt64(inside - extent.start)),
           length: length)
       case .toMerge, nil:
-        try merge(number, top: top, backing)
+        do { try merge(number, top: top, backing) } catch {
+          let rest = granuleSize - UInt64(inside)
+          return try narrowExtent(at: offset, upTo: min(limit, rest), in: backing)
+        }
+      }
+    }
+  }
+
+  /// The answer for an offset whose granule cannot be merged; throws if the offset has none itself.
+  private func narrowExtent(
+    at offset: GuestOffset, upTo limit: UInt64, in backing: BackingLayers
+  ) throws(ChainError) -> BelowExtent {
+    var length = min(limit, 64 << 10)
+    while true {
+      do throws(ChainError) {
+        var merge = ExtentMerge(range: GuestRange(offset: offset, length: length))
+        for layer in backing.layers where !merge.isComplete { try merge.add(layer) }
+        let extents = merge.finish()
+        return BelowExtent(
+          layer: extents[0].layer.flatMap { backing.layer($0) }, mapping: extents[0].mapping,
+          length: extents.count > 1 ? UInt64(extents[1].start) : length)
+      } catch {
+        if length <= 512 { throw error }
+        length = max(512, length / 2)
       }
     }
   }

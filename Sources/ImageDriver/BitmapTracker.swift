@@ -68,39 +68,39 @@ final class BitmapTracker: Sendable {
   ) throws(ImageError) {
     let directory: BitmapDirectory
     var tables: [Int: [UInt64]] = [:]
+    var byteCount: UInt64 = 0
     do throws(ImageError) {
       guard let found = try BitmapDirectory(of: header, in: storage) else { return nil }
       directory = found
       for (index, entry) in found.entries.enumerated() where entry.isValidAuto {
         // What has to be noted and cannot be is void from the first write on.
         guard entry.isUsable else { return nil }
+        // Before memory is taken for the table: tables may lie over each other in a small file.
+        byteCount += entry.bitCount(in: header.geometry) / 8 + 8
+        guard byteCount <= maximumBytes else { throw Self.tooLarge(path: storage.path) }
         tables[index] = try BitmapDirectory.table(of: entry, header.geometry, in: storage)
       }
     } catch {
       if case .format = error { return nil }
       throw error
     }
-    try self.init(directory, tables, header.geometry, storage, maximumBytes)
+    try self.init(directory, tables, header.geometry, storage)
+  }
+
+  private static func tooLarge(path: String) -> ImageError {
+    .unsupported(path: path, feature: "writing with more than 1 GiB of persistent bitmaps")
   }
 
   private init(
     _ directory: BitmapDirectory, _ tables: [Int: [UInt64]], _ geometry: Geometry,
-    _ storage: any BlockStorage, _ maximumBytes: UInt64
+    _ storage: any BlockStorage
   ) throws(ImageError) {
-    func tooLarge() -> ImageError {
-      .unsupported(
-        path: storage.path, feature: "writing with more than 1 GiB of persistent bitmaps")
-    }
     var recorders: [Recorder] = []
-    var byteCount: UInt64 = 0
     for (index, entry) in directory.entries.enumerated() where entry.isValidAuto {
-      let granularity = entry.granularityBits
-      let count = BitmapEntry.bitCount(for: geometry.virtualSize, granularityBits: granularity)
-      byteCount += count / 8 + 8
-      guard byteCount <= maximumBytes, let bits = AtomicBits(count: Int(count)) else {
-        throw tooLarge()
+      guard let bits = AtomicBits(count: Int(entry.bitCount(in: geometry))) else {
+        throw Self.tooLarge(path: storage.path)
       }
-      recorders.append(Recorder(index: index, granularityBits: granularity, bits: bits))
+      recorders.append(Recorder(index: index, granularityBits: entry.granularityBits, bits: bits))
     }
     self.storage = storage
     self.recorders = recorders
@@ -174,4 +174,9 @@ final class BitmapTracker: Sendable {
 extension BitmapEntry {
   /// True if the bitmap is to note changes and has missed none.
   var isValidAuto: Bool { flags.contains(.auto) && !flags.contains(.inUse) }
+
+  /// How many bits the bitmap has.
+  func bitCount(in geometry: Geometry) -> UInt64 {
+    Self.bitCount(for: geometry.virtualSize, granularityBits: granularityBits)
+  }
 }

@@ -65,6 +65,9 @@ struct CheckRun {
   var usedOnce = ClusterSet()
   /// Clusters behind the file that the active tables point to all the same.
   var farClusters: Set<UInt64> = []
+  /// The clusters behind the file that something names. A repair that took them would have them read
+  /// through what names them.
+  var outside = OutsideClusters()
   var misalignedTables = 0
   /// An L1 entry that has no more than a mark leads to the header, as QEMU counts it. A repair knows
   /// better: it leads nowhere, and the mark is taken away.
@@ -79,6 +82,8 @@ struct CheckRun {
 
   struct L1Table {
     var offset: UInt64
+    var count: Int
+    /// Of the active table alone: those of thousands of snapshots do not fit in memory.
     var entries: [UInt64]
     var isActive: Bool
     var isInFile: Bool
@@ -131,6 +136,10 @@ struct CheckRun {
     let (end, overflow) = offset.addingReportingOverflow(length)
     guard !overflow, end < fileLength + UInt64(geometry.clusterSize) else {
       report.addBrokenEntry(.outsideFile(offset: offset, length: length), times: times)
+      if !overflow {
+        let last = geometry.clusterIndex(containing: end - 1)
+        outside.add(geometry.clusterIndex(containing: offset)..<last + 1)
+      }
       return false
     }
     let last = geometry.clusterIndex(containing: end - 1)

@@ -77,7 +77,7 @@ extension CheckRun {
   private func isNothingElse(_ table: L1Table) -> Bool {
     if !table.isInFile { return false }
     let first = geometry.clusterIndex(containing: table.offset)
-    let last = geometry.clusterIndex(containing: table.offset + UInt64(table.entries.count * 8 - 1))
+    let last = geometry.clusterIndex(containing: table.offset + UInt64(table.count * 8 - 1))
     return first != 0 && (first...last).allSatisfy { counts[$0] == 1 }
   }
 
@@ -85,7 +85,7 @@ extension CheckRun {
     _ table: L1Table, _ change: (UInt64) -> UInt64
   ) throws(ImageError) {
     // What an earlier step of this repair changed is on disk.
-    let old = try readEntries(table.entries.count, at: table.offset)
+    let old = try readEntries(table.count, at: table.offset)
     for (index, raw) in old.enumerated() where raw != 0 {
       let new = change(raw)
       if new == raw { continue }

@@ -11,6 +11,9 @@
 // so it is free from 4 on. A crash before 4 leaves the old structure and some bytes in places that nobody
 // refers to.
 //
+// An entry that names a place behind the end of the file reads zero there, and has to go on doing so: such
+// places are not free. If they are too many to be remembered, there is no new structure.
+//
 // Which blocks are needed depends on where the new structure lies, and that on how many blocks it has:
 // places are taken until nothing is missing. A block counts many clusters, so that ends soon.
 
@@ -89,6 +92,7 @@ struct RebuildPlan {
   private var homeless: [Int] = []
   private var needed: Set<Int> = []
   private var taken: Set<UInt64> = []
+  private let outside: OutsideClusters
   /// No cluster before this one is free.
   private var next: UInt64
 
@@ -96,6 +100,7 @@ struct RebuildPlan {
   init(check: CheckRun, old: ReferenceCounts, startsBehindEnd: Bool) {
     self.check = check
     self.old = old
+    outside = check.outside.sorted()
     next = startsBehindEnd ? check.clusterCount : 1
     for block in 0...check.block(of: check.clusterCount - 1) {
       let all = check.clusters(ofBlock: block)
@@ -143,7 +148,7 @@ struct RebuildPlan {
 
   private func isFree(_ cluster: UInt64) -> Bool {
     if taken.contains(cluster) { return false }
-    if cluster >= check.clusterCount { return true }
+    if cluster >= check.clusterCount { return !outside.contains(cluster) }
     return check.counts[cluster] == 0 && old[cluster] == 0
   }
 
@@ -161,5 +166,48 @@ struct RebuildPlan {
       end += 1
     }
     return start..<end
+  }
+}
+
+/// Clusters behind the end of a file, as runs.
+struct OutsideClusters {
+  private var runs: [Range<UInt64>] = []
+  /// Every cluster that was added is here.
+  private(set) var isComplete = true
+
+  /// How many runs are remembered.
+  static let limit = 1 << 16
+
+  /// Takes a run of clusters in.
+  mutating func add(_ run: Range<UInt64>) {
+    if run.lowerBound >= ReferenceCounts.maximumCapacity { return }
+    if let last = runs.last, last == run { return }
+    if runs.count == Self.limit { isComplete = false } else { runs.append(run) }
+  }
+
+  /// The same, ready to be asked: in order, and joined where they touch.
+  func sorted() -> OutsideClusters {
+    var result = OutsideClusters()
+    for run in runs.sorted(by: { $0.lowerBound < $1.lowerBound }) {
+      if let last = result.runs.last, run.lowerBound <= last.upperBound {
+        result.runs[result.runs.count - 1] =
+          last.lowerBound..<max(last.upperBound, run.upperBound)
+      } else {
+        result.runs.append(run)
+      }
+    }
+    result.isComplete = isComplete
+    return result
+  }
+
+  /// The cluster is in one of the runs, which are sorted.
+  func contains(_ cluster: UInt64) -> Bool {
+    var low = 0
+    var high = runs.count
+    while low < high {
+      let middle = (low + high) / 2
+      if runs[middle].upperBound <= cluster { low = middle + 1 } else { high = middle }
+    }
+    return low < runs.count && runs[low].contains(cluster)
   }
 }

@@ -134,6 +134,7 @@ extension CheckRun {
 
   private mutating func compare(_ cluster: UInt64, refcount: UInt64) {
     let found = counts[cluster]
+    if refcount == 0, found == 0 { return }
     if UInt64(found) > geometry.maximumRefcount {
       report.addBrokenEntry(
         .tooManyReferences(cluster: cluster, references: found),

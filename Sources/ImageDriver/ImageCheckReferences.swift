@@ -14,7 +14,9 @@ extension CheckRun {
     let count = min(UInt64(size), (fileLength - offset) / 8)
     let entries = try readEntries(Int(count), at: offset)
     l1Tables.append(
-      L1Table(offset: offset, entries: entries, isActive: isActive, isInFile: isInFile))
+      L1Table(
+        offset: offset, count: entries.count, entries: isActive ? entries : [], isActive: isActive,
+        isInFile: isInFile))
     for raw in entries where raw != 0 {
       let entry = L1Entry(rawValue: raw)
       let table = entry.tableOffset

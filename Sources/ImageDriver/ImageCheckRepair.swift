@@ -118,6 +118,7 @@ struct ImageRepair {
   /// Makes no refcount lower than the references.
   private func raise(_ check: inout CheckRun, keepsLeaks: Bool) throws(ImageError) {
     if check.report.needsNewRefcounts {
+      guard check.outside.isComplete else { return }
       try check.rebuildRefcounts(keepsLeaks: keepsLeaks)
     } else if check.report.lowRefcounts > 0 {
       try check.raiseRefcounts()

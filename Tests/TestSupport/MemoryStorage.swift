@@ -1,8 +1,9 @@
 package import BlockIO
+import Glibc
 package import HostSystem
 import Synchronization
 
-/// Storage in memory that never fails, for tests of what lies above.
+/// Storage in memory that fails only beyond its largest size, for tests of what lies above.
 package final class MemoryStorage: BlockStorage {
   private static let nextInode = Atomic<UInt64>(1)
 
@@ -11,16 +12,28 @@ package final class MemoryStorage: BlockStorage {
   /// Each storage is a file of its own.
   package let identity: StorageIdentity
   private let content: Mutex<SparseBytes>
+  private let largest: UInt64
   private let refusesWrites: Atomic<Bool>
   private let flushes = Atomic<Int>(0)
 
   /// Storage that holds `bytes`.
-  package init(path: String = "/memory", bytes: [UInt8] = [], isReadOnly: Bool = false) {
-    self.path = path
-    let inode = Self.nextInode.wrappingAdd(1, ordering: .relaxed).newValue
-    identity = StorageIdentity(device: 0, inode: inode)
+  package convenience init(
+    path: String = "/memory", bytes: [UInt8] = [], isReadOnly: Bool = false
+  ) {
     var content = SparseBytes()
     content.put(bytes, at: 0)
+    self.init(path: path, content: content, isReadOnly: isReadOnly)
+  }
+
+  /// Storage that holds `content` and gets no longer than `largest`, as on a host with such a limit.
+  package init(
+    path: String = "/memory", content: SparseBytes, isReadOnly: Bool = false,
+    largest: UInt64 = .max
+  ) {
+    self.path = path
+    self.largest = largest
+    let inode = Self.nextInode.wrappingAdd(1, ordering: .relaxed).newValue
+    identity = StorageIdentity(device: 0, inode: inode)
     self.content = Mutex(content)
     refusesWrites = Atomic(isReadOnly)
   }
@@ -56,11 +69,13 @@ package final class MemoryStorage: BlockStorage {
     _ bytes: RawSpan, at offset: HostOffset, intent: WriteIntent
   ) throws(StorageError) {
     let copy = bytes.copied()
+    try checkRoom(offset, UInt64(copy.count))
     try change { $0.put(copy, at: offset.rawValue) }
   }
 
   /// Drops the pages and grows.
   package func writeZeroes(at offset: HostOffset, length: UInt64) throws(StorageError) {
+    try checkRoom(offset, length)
     try change { content in
       content.punch(offset.rawValue, length)
       content.resize(to: max(content.count, offset.rawValue + length))
@@ -74,11 +89,15 @@ package final class MemoryStorage: BlockStorage {
 
   /// Grows.
   package func allocate(at offset: HostOffset, length: UInt64) throws(StorageError) {
+    try checkRoom(offset, length)
     try change { $0.resize(to: max($0.count, offset.rawValue + length)) }
   }
 
   /// Sets the length.
-  package func truncate(to size: UInt64) throws(StorageError) { try change { $0.resize(to: size) } }
+  package func truncate(to size: UInt64) throws(StorageError) {
+    try checkRoom(.zero, size)
+    try change { $0.resize(to: size) }
+  }
 
   /// Counts.
   package func flush() throws(StorageError) { flushes.wrappingAdd(1, ordering: .relaxed) }
@@ -106,6 +125,12 @@ package final class MemoryStorage: BlockStorage {
 
   /// Refuses writes from now on.
   package func close() { refusesWrites.store(true, ordering: .relaxed) }
+
+  private func checkRoom(_ offset: HostOffset, _ length: UInt64) throws(StorageError) {
+    if offset.rawValue > largest || length > largest - offset.rawValue {
+      throw .system(path: path, SystemError(call: "write", number: EFBIG))
+    }
+  }
 
   private func change(_ body: (inout SparseBytes) -> Void) throws(StorageError) {
     if isReadOnly { throw .readOnly(path: path) }

@@ -2,7 +2,8 @@ import FoundationEssentials
 
 // The corpus is text, so that a change of it can be read: a file for each target, and on each line the
 // name of an input and its bytes in base 64. A name tells what the input once broke; a seed's name is
-// a number.
+// a number or the image that it is about. Inputs name images by their place in `images`, so new ones go
+// to its end.
 
 /// An input that is kept.
 struct CorpusInput: Sendable, CustomStringConvertible {

@@ -322,6 +322,21 @@ struct BitmapTests {
     } catch { #expect(error.description.contains("more than 1 GiB")) }
   }
 
+  @Test("memory for bits is refused before a table is read")
+  func refusedBeforeTables() throws {
+    let bench = try QemuBench()
+    try bench.create("cluster_size=64k", size: 64 << 20)
+    try bench.bitmap("--add", "-g", "512", "b")
+    let storage = MemoryStorage(content: try bench.bytes())
+    let stored = try StoredBitmaps(storage)
+    try storage.put([UInt8](repeating: 0xff, count: 8), at: stored.entry("b").tableOffset)
+    // With the table, its bitmap would be given up.
+    #expect(try BitmapTracker(header: stored.header, storage: storage) == nil)
+    #expect(throws: ImageError.self) {
+      _ = try BitmapTracker(header: stored.header, storage: storage, maximumBytes: 1000)
+    }
+  }
+
   @Test("only the autoclear bits that nobody keeps are cleared")
   func autoclear() throws {
     let bench = try QemuBench()

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -84,6 +85,30 @@ int chainfs_ofd_test(int descriptor, int64_t byte, pid_t *holder) {
 
 pid_t chainfs_fork(void) {
   return fork();
+}
+
+struct replacement {
+  void *(*body)(void *);
+  void *argument;
+  sigset_t signals;
+};
+
+static void *replace(void *argument) {
+  struct replacement start = *(struct replacement *)argument;
+  pthread_sigmask(SIG_SETMASK, &start.signals, NULL);
+  return start.body(start.argument);
+}
+
+int chainfs_replace_thread(void *(*body)(void *), void *argument) {
+  struct replacement start = {body, argument};
+  sigset_t all;
+  pthread_t thread;
+  sigfillset(&all);
+  // The caller's thread takes no signal from here on; the new one does as the old one did.
+  int status = pthread_sigmask(SIG_BLOCK, &all, &start.signals);
+  if (status == 0) status = pthread_create(&thread, NULL, replace, &start);
+  if (status == 0) status = pthread_join(thread, NULL);
+  return status;
 }
 
 int chainfs_condition_init(pthread_cond_t *condition) {

@@ -28,7 +28,8 @@ package enum SystemCall {
 
   /// Splits the process in two; gives 0 in the child, the child's id in the parent.
   ///
-  /// The caller sees to it that no other thread runs: the child has only the calling one.
+  /// The caller sees to it that no other thread runs: the child has only the calling one. And that one
+  /// goes on with `Worker.replaceThread`, or with nothing that takes a lock.
   package static func fork() throws(SystemError) -> Int32 {
     try retrying("fork") { chainfs_fork() }
   }

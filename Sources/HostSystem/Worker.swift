@@ -27,6 +27,24 @@ package final class Worker: Sendable {
     self.thread = Mutex(thread)
   }
 
+  /// Runs `body` on a new thread, for which the calling one only waits from now on.
+  ///
+  /// What the child of a fork has to do: Swift's locks know a thread by an id that is asked for once,
+  /// and the forked thread keeps that of its parent. A lock that it holds cannot be waited for or given
+  /// back once a second thread wants it; the process traps, or spins for ever.
+  package static func replaceThread(
+    _ body: @escaping @Sendable () -> Void
+  ) throws(SystemError) {
+    // Balanced: released by the thread, or below if there is none. Nothing here takes a lock while the
+    // thread runs: the waiting is done in C.
+    let start = unsafe Unmanaged.passRetained(ThreadStart(body))
+    let status = unsafe chainfs_replace_thread(runThread, start.toOpaque())
+    if status != 0 {
+      unsafe start.release()
+      throw SystemError(call: "pthread_create", number: status)
+    }
+  }
+
   /// Waits until the function has returned. Joining again returns at once.
   ///
   /// Called from the thread itself it returns at once too: a thread cannot wait for its own end.

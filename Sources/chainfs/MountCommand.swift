@@ -48,14 +48,15 @@ struct Mount: ParsableCommand {
       if let path = options.logPath { try Processes.redirectStandardError(to: path) }
       try Self.serve(configuration) {}
     } else {
+      let log = options.logPath
       try Processes.startDaemon { signal in
         do {
-          if let path = options.logPath { try Processes.redirectStandardError(to: path) }
-          MessageLog.start(options.logPath == nil ? .system : .file)
+          if let path = log { try Processes.redirectStandardError(to: path) }
+          MessageLog.start(log == nil ? .system : .file)
           try Self.serve(configuration) {
             // The log is the only way to hear of a failure here, and the mount is up.
             do {
-              try Processes.detachStandardStreams(log: options.logPath)
+              try Processes.detachStandardStreams(log: log)
             } catch {
               Logger(label: "chainfs").warning("\(error)")
             }

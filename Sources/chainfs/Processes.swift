@@ -9,7 +9,8 @@ internal import SystemPackage
 // A mount is usable when `chainfs mount` returns, so the daemon has to say when it is, or why it is
 // not. It does so through a pipe: "ready", or the reason. Whichever way the daemon ends, its end of
 // the pipe closes and the parent learns of it. The fork comes before any thread exists, since
-// only the calling thread lives on in the child.
+// only the calling thread lives on in the child; there it hands over to a thread that was born in the
+// child, see `Worker.replaceThread`.
 
 /// The daemon's side of the pipe to the command that started it.
 final class ReadySignal {
@@ -38,7 +39,7 @@ enum Processes {
   /// Runs `body` in a daemon; returns once it has called `send("ready")`.
   ///
   /// Any other text that it sends is the reason why it could not start, and is thrown.
-  static func startDaemon(_ body: (ReadySignal) -> Int32) throws {
+  static func startDaemon(_ body: @escaping @Sendable (ReadySignal) -> Int32) throws {
     var ends: [Int32] = [-1, -1]
     try Files.naming("daemon") { () throws(SystemError) in
       // In bounds and alive: the array has the two elements that pipe fills.
@@ -50,7 +51,13 @@ enum Processes {
       _ = setsid()
       // No directory is kept busy by a daemon.
       _ = unsafe chdir("/")
-      _exit(body(ReadySignal(descriptor: ends[1])))
+      let descriptor = ends[1]
+      do throws(SystemError) {
+        try Worker.replaceThread { _exit(body(ReadySignal(descriptor: descriptor))) }
+      } catch {
+        ReadySignal(descriptor: descriptor).send("daemon: \(error)")
+      }
+      _exit(1)
     }
     _ = close(ends[1])
     let text = try readAll(OwnedDescriptor(taking: ends[0]))

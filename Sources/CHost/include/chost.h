@@ -36,6 +36,8 @@ int chainfs_ofd_test(int descriptor, int64_t byte, pid_t *holder);
 
 // Processes and threads.
 pid_t chainfs_fork(void);
+// Runs a function on a new thread that takes over the caller's signals; the caller only waits for its end.
+int chainfs_replace_thread(void *(*body)(void *), void *argument);
 int chainfs_condition_init(pthread_cond_t *condition);
 int chainfs_gate_init(pthread_rwlock_t *lock);
 int chainfs_thread_name(pthread_t thread, const char *name);

@@ -50,17 +50,21 @@ final class Export {
   /// Nanoseconds of processor time that the processes have used so far.
   func processorTime() throws -> Double {
     try processes.reduce(0) { sum, process in
-      let text = try Tool.run("cat /proc/\(process)/task/*/schedstat")
-      return sum
-        + text.split(separator: "\n").reduce(0) { $0 + (Double($1.prefix { $0 != " " }) ?? 0) }
+      let threads = "/proc/\(process)/task"
+      return try FileManager.default.contentsOfDirectory(atPath: threads).reduce(sum) {
+        // The first word: time on a processor.
+        let text = try String(contentsOfFile: "\(threads)/\($1)/schedstat", encoding: .utf8)
+        return $0 + (Double(text.prefix { $0 != " " }) ?? 0)
+      }
     }
   }
 
   /// MiB of memory that the processes hold.
   func residentMemory() throws -> Double {
     try processes.reduce(0) { sum, process in
-      let text = try Tool.run("awk '/^VmRSS/ { print $2 }' /proc/\(process)/status")
-      return sum + (Double(text.filter(\.isNumber)) ?? 0) / 1024
+      let text = try String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8)
+      let line = text.split(separator: "\n").first { $0.hasPrefix("VmRSS:") }
+      return sum + (Double((line ?? "").filter(\.isNumber)) ?? 0) / 1024
     }
   }
 }
@@ -80,10 +84,8 @@ struct ChainfsPeer: Peer {
       mkdir -p \(place)
       \(program) mount \(cache)vda=\(device.image) \(place)
       """, in: directory)
-    let process = try Tool.run("\(program) status --pid \(place)").filter(\.isNumber)
-    guard let number = Int32(process) else { throw BenchError("no process serves \(place)") }
-    let program = self.program
-    return Export(file: "\(place)/vda", processes: [number]) {
+    let process = try Tool.process("\(program) status --pid \(place)")
+    return Export(file: "\(place)/vda", processes: [process]) { [program] in
       try Tool.run("\(program) unmount \(place)")
     }
   }
@@ -108,7 +110,7 @@ struct StorageDaemonPeer: Peer {
   init(program: String) throws {
     self.program = program
     let version = try Tool.run("\(program) --version | grep -o '[0-9][0-9.]*' | head -1")
-    name = "QSD " + version.split(separator: "\n")[0].prefix { $0 != "\n" }
+    name = "QSD " + version.prefix { $0 != "\n" }
   }
 
   func serves(_ needs: Needs) -> Bool { needs != .stream }
@@ -124,8 +126,7 @@ struct StorageDaemonPeer: Peer {
         --blockdev driver=qcow2,node-name=disk,file=file \
         --export type=fuse,id=export,node-name=disk,mountpoint=\(place),writable=on,growable=off
       """, in: directory)
-    let text = try Tool.run("cat \(pidFile)").filter(\.isNumber)
-    guard let process = Int32(text) else { throw BenchError("\(program) left no process id") }
+    let process = try Tool.process("cat \(pidFile)")
     return Export(file: place, processes: [process]) {
       try Tool.run(
         """
@@ -154,8 +155,7 @@ struct NBDFusePeer: Peer {
       for i in $(seq 500); do grep -q ' \(place) ' /proc/mounts && exit 0; sleep 0.02; done
       exit 1
       """, in: directory)
-    let processes = try Tool.run("cat \(directory)/nbd.pid \(directory)/nbdfuse.pid")
-      .split(separator: "\n").compactMap { Int32($0.filter(\.isNumber)) }
+    let processes = try ["nbd", "nbdfuse"].map { try Tool.process("cat \(directory)/\($0).pid") }
     return Export(file: place, processes: processes) {
       try Tool.run("umount \(place); kill $(cat \(directory)/nbd.pid)")
     }

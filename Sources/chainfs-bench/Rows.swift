@@ -197,8 +197,8 @@ enum Streaming {
 
   static func run(_ export: Export) throws {
     try start(export)
+    // Read to its end once the job has ended.
     try Tool.run(
-      "while grep -q '^state: \\(running\\|planning\\|finishing\\)' \(control(export, "status"));"
-        + " do sleep 0.01; done")
+      "cat \(control(export, "wait")); grep -qx 'state: completed' \(control(export, "status"))")
   }
 }

@@ -31,6 +31,15 @@ enum Tool {
     return text
   }
 
+  /// The process id that a script prints.
+  static func process(_ script: String) throws -> Int32 {
+    let text = try run(script)
+    guard let process = Int32(text.prefix { $0 != "\n" }) else {
+      throw BenchError("\(script) gave no process id: \(text)")
+    }
+    return process
+  }
+
   /// The path of a program in PATH, nil if there is none.
   static func find(_ name: String) -> String? {
     let places = (ProcessInfo.processInfo.environment["PATH"] ?? "").split(separator: ":")

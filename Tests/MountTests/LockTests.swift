@@ -67,7 +67,12 @@ extension MountTests {
       for name in ov1 ov2; do qemu-img create -q -u -f qcow2 -b img -F $format $name 4M; done
       mkdir other
 
+      # QEMU takes its locks byte by byte and file by file; who has spoken has them all.
+      told() { exec stdbuf -oL "$@" > begun; }
+      begin=(-c 'read 0 512' -c 'sleep 1000000')
+
       hold() {
+        rm -f begun
         case $1 in
         chainfs-rw) chainfs mount -o rw$options vda=${prefix}img mnt ;;
         chainfs-ro) chainfs mount -o ro$options vda=${prefix}img mnt ;;
@@ -75,13 +80,16 @@ extension MountTests {
         nbd-rw) qemu-nbd "${secret[@]}" --image-opts -k "$PWD/s" -t "$image" & ;;
         nbd-ro) qemu-nbd -r "${secret[@]}" --image-opts -k "$PWD/s" -t "$image" & ;;
         nbd-over) qemu-nbd "${secret[@]}" --image-opts -k "$PWD/s" -t "${overlay}ov1" & ;;
-        io-rw) qemu-io "${secret[@]}" --image-opts -c 'sleep 1000000' "$image" & ;;
-        io-ro) qemu-io -r "${secret[@]}" --image-opts -c 'sleep 1000000' "$image" & ;;
-        bench) qemu-img bench -c 1000000000 --image-opts "$image" & ;;
+        io-rw) told qemu-io "${secret[@]}" --image-opts "${begin[@]}" "$image" & ;;
+        io-ro) told qemu-io -r "${secret[@]}" --image-opts "${begin[@]}" "$image" & ;;
+        bench) told qemu-img bench -c 1000000000 --image-opts "$image" & ;;
         esac
         pid=$!
         case $1 in chainfs*) pid=$(chainfs status --pid mnt) ;; esac
-        until grep -q "OFDLCK.*:$(stat -c %i img) 100" /proc/locks; do kill -0 $pid || return 1; done
+        case $1 in
+        nbd*) until qemu-nbd -L -k "$PWD/s"; do kill -0 $pid || return 1; done ;;
+        io*|bench) until [ -s begun ]; do kill -0 $pid || return 1; done ;;
+        esac
         # It reads as fast as it can; that it reads is enough.
         case $1 in bench) kill -STOP $pid ;; esac
       } > /dev/null 2> held
@@ -178,7 +186,7 @@ extension MountTests {
         reads a; refused writes a; refused reads b; refused writes b
         # Somebody who reads the layer below stays in nobody's way.
         qemu-nbd -r -f qcow2 -k $PWD/s -t a > /dev/null 2>&1 & reader=$!
-        until [ -S s ]; do :; done
+        until qemu-nbd -L -k $PWD/s > /dev/null 2>&1; do kill -0 $reader; done
         chainfs stream --wait mnt/vda
         kill -9 $reader; wait $reader || true
         writes a; refused reads b

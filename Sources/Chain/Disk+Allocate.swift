@@ -51,6 +51,18 @@ extension Disk {
     }
   }
 
+  /// Moves a cluster that the active image shares with snapshots; one of its own stays where it is.
+  func giveOwnPlace(
+    _ cluster: GuestRange, _ image: any WritableImage, _ layers: DiskLayers
+  ) throws(ChainError) {
+    let step: WriteStep
+    do { step = try image.beginAllocate(cluster) } catch { throw .image(error) }
+    switch consume step {
+    case .inPlace: return
+    case .allocate(let ticket): try fill(ticket, image, layers)
+    }
+  }
+
   /// Writes a ticket's clusters with what the disk holds there.
   private func fill(
     _ ticket: consuming WriteTicket, _ image: any WritableImage, _ layers: DiskLayers

@@ -243,6 +243,13 @@ extension Disk {
           for set in fill.sharing(groups) {
             let bytes = buffer.bytes.extracting(start..<end)
             if fill.hasParts {
+              let shared: [GuestRange]
+              do throws(ImageError) {
+                shared = try fill.sharedWithActive(run, by: set[0])
+              } catch { throw .image(error) }
+              for cluster in shared {
+                try giveOwnPlace(cluster.clamped(toSize: image.virtualSize), image, layers)
+              }
               var own = bytes.copied()
               var span = own.mutableRawSpan
               do throws(ImageError) { try fill.keepOwn(run, of: set[0], in: &span) } catch {

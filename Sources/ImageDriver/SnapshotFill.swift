@@ -83,6 +83,17 @@ package struct SnapshotFill: ~Copyable {
   /// Whether a missing cluster may be there in part.
   package var hasParts: Bool { (owner?.geometry.subclustersPerCluster ?? 1) > 1 }
 
+  /// The clusters of a range that the active disk and a group have in one place, and the group leaves.
+  ///
+  /// The active disk needs places of its own there before the commit. Left as the only user, its entry
+  /// would have to be marked as such, and a mark and a refcount do not change in one step.
+  package func sharedWithActive(
+    _ range: GuestRange, by group: Int
+  ) throws(ImageError) -> [GuestRange] {
+    guard let owner else { preconditionFailure("a fill has ended") }
+    return try owner.sharedWithActive(clusters(range), by: part.groups[group])
+  }
+
   /// Gives the snapshots what was made for them; durable with the next flush.
   package consuming func commit() throws(ImageError) {
     guard let owner = owner.take() else { preconditionFailure("a fill ended twice") }
@@ -236,6 +247,22 @@ extension Qcow2Image {
       }
     }
     return (words, left)
+  }
+
+  fileprivate func sharedWithActive(
+    _ clusters: Range<UInt64>, by group: SnapshotGroup
+  ) throws(ImageError) -> [GuestRange] {
+    let index = geometry.l2Index(clusters.lowerBound << UInt64(geometry.clusterBits))
+    let layouts = try layouts(clusters.count, of: group, from: index)
+    var shared: [GuestRange] = []
+    for (cluster, layout) in zip(clusters, layouts) {
+      guard case .cluster(let host, _) = layout.host,
+        try ask({ $0.hostCluster(of: cluster) }) == host
+      else { continue }
+      let start = GuestOffset(cluster << UInt64(geometry.clusterBits))
+      shared.append(GuestRange(offset: start, length: UInt64(clusterSize)))
+    }
+    return shared
   }
 
   private func layouts(

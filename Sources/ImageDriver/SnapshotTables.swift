@@ -165,6 +165,25 @@ extension Qcow2Image {
 }
 
 extension MetadataState {
+  /// The host cluster that the active disk has for a guest cluster, if it has one.
+  mutating func hostCluster(of cluster: UInt64) -> Lookup<UInt64?> {
+    // A snapshot's disk may be the longer one.
+    if cluster >= geometry.guestClusterCount { return .found(nil) }
+    switch place(of: cluster) {
+    case .noTable: return .found(nil)
+    case .slot(let slot, _):
+      do throws(FormatError) {
+        guard case .cluster(let host, _) = try layout(slot, of: cluster).host else {
+          return .found(nil)
+        }
+        return .found(host)
+      } catch { return .broken(error) }
+    case .needsSlice(let slice, let place): return .needsSlice(slice, at: place)
+    case .busy: return .busy
+    case .broken(let error): return .broken(error)
+    }
+  }
+
   /// Asks for the active disk to have another table than `table` at an L1 index.
   func leaves(table: UInt64, at index: Int) -> Lookup<Bool> {
     guard index < l1.count, L1Entry(rawValue: l1[index]).tableOffset == table else {

@@ -148,6 +148,29 @@ struct SnapshotFillTests {
     #expect(info.contains("backing file: base") == shape.keepsBase)
   }
 
+  @Test("the active disk does not stay behind in a cluster of which its snapshot has a part")
+  func sharedParts() throws {
+    let bench = try Workbench()
+    try bench.qemuImg("create", "-f", "qcow2", "base", "256k")
+    try bench.qemuIO("base", ["write -P 1 0 256k"])
+    try bench.qemuImg(
+      "create", "-f", "qcow2", "-o", "cluster_size=16k,extended_l2=on", "-b", "base", "-F",
+      "qcow2", "top")
+    try bench.qemuIO("top", ["write -P 2 20k 4k", "write -P 3 40k 1k"])
+    try bench.qemuImg("snapshot", "-c", "one", "top")
+    // The rest of the clusters: nothing is left to be streamed for the disk, all of it for the snapshot.
+    try bench.qemuIO("top", ["write -z 16k 4k", "write -z 24k 8k", "write -z 32k 8k"])
+    let active = try bench.flatBytes(bench.path("top"))
+    let disk = try Disk.open(
+      DeviceConfiguration(name: "vda", image: .qcow2(path: bench.path("top"))))
+    let snapshot = try disk.bytes(ofSnapshot: "one")
+    try disk.streamAll()
+    #expect(firstDifference(try disk.bytes(ofSnapshot: "one"), snapshot) == nil)
+    try disk.close()
+    try bench.expectClean(bench.path("top"))
+    #expect(firstDifference(try bench.flatBytes(bench.path("top")), active) == nil)
+  }
+
   @Test("what has no room in one refcount is copied, what has is shared")
   func sharing() throws {
     var sizes: [Int] = []

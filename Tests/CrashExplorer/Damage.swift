@@ -11,6 +11,7 @@ enum Damage {
     case .lowRefcounts: try edited(bytes, isDirty: true) { $0.lower(shape.seed) }
     case .missingBlock: try edited(bytes, isDirty: true) { $0.dropBlock() }
     case .fullTable: try edited(bytes, isDirty: false) { $0.fillTable() }
+    case .unknownAutoclear: try edited(bytes, isDirty: false) { $0.bytes.put([0x80], at: 88) }
     default: bytes
     }
   }
@@ -84,7 +85,7 @@ private struct RefcountEditor {
       if block(index) == 0 {
         setBlock(index, to: UInt64(index) * perBlock << UInt64(geometry.clusterBits))
       }
-      let free = index == tableEntries - 1 ? geometry.refcountsPerBlock - 12 : .max
+      let free = index == tableEntries - 1 ? geometry.refcountsPerBlock - 2 : .max
       change(index) { position, old in old == 0 && position < free ? 1 : old }
     }
   }

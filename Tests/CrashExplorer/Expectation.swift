@@ -32,6 +32,8 @@ struct Expectation: Sendable {
   var snapshots: [String: [UInt8]]
   /// The bytes when the bitmaps were clear; nil if there are none to look at.
   var bitmapsSince: [UInt8]?
+  /// The raw data file holds what the disk holds, up to a crash.
+  var checksRawData: Bool
   /// What is going on.
   var operation = "nothing"
 
@@ -45,6 +47,7 @@ struct Expectation: Sendable {
     mayLeak = template.shape.mayLeak
     snapshots = template.snapshots
     bitmapsSince = template.shape.hasBitmaps ? template.bytes : nil
+    checksRawData = template.shape.feature == .rawDataFile
   }
 
   /// The size that is certain.
@@ -59,6 +62,8 @@ struct Found: Sendable {
   var bytes: [UInt8]
   var chain: [String]
   var record: RecordExpectation?
+  /// The raw data file has other bytes: of what was not flushed, one had the old and one the new.
+  var rawDataDiffers: Bool
 }
 
 extension Expectation {
@@ -71,6 +76,7 @@ extension Expectation {
     let isOld = found.record != nil && found.chain == oldChain
     next.chains = isOld ? chains : [found.chain]
     next.record = found.record
+    if found.rawDataDiffers { next.checksRawData = false }
     return next
   }
 }

@@ -49,7 +49,6 @@ final class Explorer: Sendable {
   }
 
   let wishes: Wishes
-  let subsets = 3
   let tally = Tally()
   private let work = Monitor(Work())
   private let templates = Monitor<[Int: Template?]>([:])
@@ -59,7 +58,7 @@ final class Explorer: Sendable {
   private static let mostSessions = 64
   private static let mostDepth = 3
   /// One state in so many is gone on with, after one, two and three crashes.
-  private static let goesOnEvery = [30, 100, 300]
+  private static let goesOnEvery = [40, 150, 400]
   /// One state in so many is shown to qemu-img.
   private static let askQEMUEvery = 2500
 

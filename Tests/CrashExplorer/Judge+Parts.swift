@@ -69,6 +69,22 @@ extension Judge {
     }
   }
 
+  /// Whoever knows the unknown feature finds the bytes that it describes, or is told that they changed.
+  func checkAutoclear() throws {
+    guard let disk = files.disk("/top") else { return }
+    if disk.snapshot.bytes(88, 1) == [0x80], try readOnlyBytes() != template.bytes {
+      throw Fault("bytes changed under an autoclear bit")
+    }
+  }
+
+  /// An image that was being made is none, or a sound one.
+  func checkOthers() throws {
+    for path in files.names where path.hasPrefix("/s") && path != expectation.path {
+      guard let disk = files.disk(path), try Qcow2Image.isQcow2(disk) else { continue }
+      try template.expectSound(path, files, mayLeak: true, isClosed: false)
+    }
+  }
+
   /// Internal snapshots read as they did when they were made.
   func checkSnapshots() throws {
     if expectation.path != "/top" || expectation.snapshots.isEmpty { return }

@@ -39,8 +39,11 @@ struct Judge {
     if asksQEMU, !expectation.isUnsound { try template.askQEMU(path, files) }
     if path == "/top" {
       try checkBitmaps()
-      if template.shape.feature == .rawDataFile { try checkRawData() }
+      if expectation.checksRawData { try checkRawData() }
+      if template.shape.feature == .unknownAutoclear { try checkAutoclear() }
     }
+    try checkOthers()
+    let rawData = expectation.checksRawData ? files.disk("/top.data")?.snapshot : nil
     let disk: Disk
     do { disk = try template.open(path, files) } catch { throw Fault("it does not open: \(error)") }
     var isOpen = true
@@ -53,7 +56,9 @@ struct Judge {
     try disk.close()
     try template.expectSound(path, files, mayLeak: expectation.mayLeak, isClosed: true)
     if isThorough { try checkSnapshots() }
-    return Found(bytes: bytes, chain: chain, record: record)
+    return Found(
+      bytes: bytes, chain: chain, record: record,
+      rawDataDiffers: rawData.map { $0.bytes(0, bytes.count) != bytes } ?? false)
   }
 
   private func checkBytes(of disk: Disk) throws -> [UInt8] {

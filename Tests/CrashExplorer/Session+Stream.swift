@@ -41,7 +41,7 @@ extension Session {
 
   private func speed() -> UInt64 {
     let cluster = UInt64(1) << UInt64(template.shape.clusterBits)
-    return [0, 0, cluster * 40, cluster * 400][Int.random(in: 0..<4, using: &random)]
+    return [0, 0, cluster * 100, cluster * 800][Int.random(in: 0..<4, using: &random)]
   }
 
   /// Starts a job, or goes on with the one that a record tells of, and follows it to its end.

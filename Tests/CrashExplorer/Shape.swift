@@ -27,6 +27,8 @@ struct Shape: Sendable {
     case compressedSnapshots = "compressed-snapshots"
     case zstd
     case bitmapsFullL1 = "bitmaps-full-l1"
+    /// A feature that nobody knows describes the disk's bytes.
+    case unknownAutoclear = "unknown-autoclear"
   }
 
   var number: Int
@@ -89,6 +91,11 @@ struct Shape: Sendable {
     baseSurplus = [0, 0, -7, 9][Int.random(in: 0..<4, using: &random)] * 3 * 512
     // Each mount derives the key anew, which takes as long as ten states of the others.
     if feature == .luks, clusterBits != 12 { feature = .plain }
+    // Two MiB of disk take longer too.
+    let isSlow = feature == .fullL1 || feature == .bitmapsFullL1
+    if isSlow, clusterBits != 9, clusterBits != 13 {
+      feature = feature == .fullL1 ? .snapshots : .bitmaps
+    }
     restrict(&random)
   }
 
@@ -101,18 +108,20 @@ struct Shape: Sendable {
       if feature == .zstd { version = 3 }
     case .snapshots, .compressedSnapshots, .snapshotsExtended:
       refcountBits = max(refcountBits, feature == .snapshots ? 4 : 16)
+      depth = max(depth, 2)
     case .extendedL2: break
     case .dataFile: depth = min(depth, 3)
     case .rawDataFile: depth = 1
     case .bitmaps, .rawTop: break
     case .luks: size = min(size, 128 << 10)
-    case .leaks, .lowRefcounts, .missingBlock: version = 3
+    case .leaks, .lowRefcounts, .missingBlock, .unknownAutoclear: version = 3
     case .fullTable:
       clusterBits = 9
       refcountBits = random.oneIn(2) ? 64 : 32
       size = 64 << 10
     case .fullL1, .bitmapsFullL1:
       clusterBits = 9
+      depth = 1
       size = (2 << 20) - 8 * 512
     }
     if hasExtendedL2 { clusterBits = clusterBits < 14 ? 14 : 16 }

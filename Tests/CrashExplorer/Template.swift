@@ -159,6 +159,8 @@ private struct Script {
 
   private mutating func work(_ name: String, _ size: Int, isRaw: Bool) -> String {
     var commands: [String] = []
+    // So that the first write may be one in place.
+    if shape.feature == .unknownAutoclear { commands.append("write -q -s p0 0 \(size)") }
     for _ in 0..<Int.random(in: 3...6, using: &random) {
       let place = Int.random(in: 0..<size / 512, using: &random) * 512
       let most = min(size - place, size / 4) / 512

@@ -102,6 +102,20 @@ let crashExplorer: Target = .executableTarget(
   ],
   path: "Tests/CrashExplorer", swiftSettings: testSettings)
 
+// A program that fails its own system calls: the functions of CFaults come before the C library's in
+// whatever they are linked into, so no test target may depend on it. InjectionTests starts it.
+let faultTargets: [Target] = [
+  .target(name: "CFaults", path: "Tests/CFaults"),
+  .testTarget(
+    name: "InjectionTests", dependencies: ["TestSupport"], swiftSettings: testSettings),
+  .executableTarget(
+    name: "FaultDriver",
+    dependencies: [
+      "CFaults", "TestSupport", "HostSystem", "BlockIO", "Encryption", "ImageDriver", "Chain",
+      "Jobs",
+    ], path: "Tests/FaultDriver", swiftSettings: testSettings),
+]
+
 let suiteTargets: [Target] = suites.map { suite in
   .testTarget(
     name: suite, dependencies: ["chainfs", "Chain", "HostSystem", "TestSupport", argumentParser],
@@ -138,6 +152,7 @@ let package = Package(
   ],
   targets: systemTargets + layers.map(\.target)
     + [program, benchmark, testSupport, crashExplorer]
+    + faultTargets
     + layers.filter(\.hasTests).map(\.testTarget) + suiteTargets + [fuzzing],
   swiftLanguageModes: [.v6]
 )

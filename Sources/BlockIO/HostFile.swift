@@ -82,7 +82,7 @@ package final class HostFile: BlockStorage {
 
   /// Makes a new empty file, which must not be there yet, and opens it as an active image.
   ///
-  /// Its name is durable only after `SystemCall.flushDirectory(_:)`.
+  /// Its name is durable only after `SystemCall.flushDirectory(_:)`. If it throws, there is no file.
   package static func create(
     _ path: String, mode: UInt32 = 0o600, locking: Locking = .qemu
   ) throws(StorageError) -> HostFile {
@@ -90,7 +90,15 @@ package final class HostFile: BlockStorage {
     let descriptor = try calling(path) { () throws(SystemError) in
       try SystemCall.open(path, flags: flags, mode: mode)
     }
-    return try HostFile(path, descriptor, .readWrite, locking, .active)
+    do throws(StorageError) {
+      return try HostFile(path, descriptor, .readWrite, locking, .active)
+    } catch {
+      // What is left would be in the way of the next attempt.
+      do throws(SystemError) { try SystemCall.unlink(path) } catch {
+        // The first failure is what is told.
+      }
+      throw error
+    }
   }
 
   private init(

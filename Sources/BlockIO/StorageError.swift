@@ -52,7 +52,8 @@ package enum StorageError: Error, Sendable, Equatable, CustomStringConvertible {
       "\(path): the file ends too early: \(wanted) bytes needed at \(offset), \(found) there"
     case .readOnly(let path): "\(path): open read-only"
     case .flushFailed(let path, let cause):
-      "\(path): an earlier flush failed (\(cause)), writes may be lost"
+      "\(path): an earlier flush failed (\(cause)), so what was written since may be lost; "
+        + "see to the host's disk, then mount it anew"
     case .outOfRange(let path, let offset, let length):
       "\(path): \(length) bytes at \(offset) are beyond the largest file"
     case .encrypted(let path): "\(path): the data is encrypted, and was opened without its secret"

@@ -12,7 +12,11 @@ extension Disk {
     try withLayers { layers throws(ChainError) in
       hasWrites.store(false, ordering: .relaxed)
       let image = try writable(layers)
-      try onImage { () throws(ImageError) in try image.flush() }
+      do throws(ImageError) { try image.flush() } catch {
+        // What was not written is tried again by the background thread, should nobody else.
+        hasWrites.store(true, ordering: .relaxed)
+        throw .image(error)
+      }
     }
     try releaseFreed()
   }
@@ -33,15 +37,12 @@ extension Disk {
   }
 
   /// Flushes if there is anything to flush; the background thread's work.
-  func flushInBackground() {
+  ///
+  /// The guest hears of a failure by its own next flush: the storage remembers one that lost anything,
+  /// and repeats what was not written. `tell` is for the log, should the guest never flush.
+  func flushInBackground(_ tell: (ChainError) -> Void) {
     if !hasWrites.load(ordering: .relaxed) { return }
-    do {
-      try flush()
-    } catch {
-      // The storage remembers a failed flush and fails the guest's next one with it; there is nobody
-      // else to tell from here. What was not written is tried again.
-      hasWrites.store(true, ordering: .relaxed)
-    }
+    do { try flush() } catch { tell(error) }
   }
 
   /// Makes everything durable, gives unused space back and closes all files.

@@ -44,10 +44,11 @@ extension Disk {
       var overlay = layers.active
       for layer in layers.backing.layers {
         if name == layer.path || name == PlacePath.fileName(of: layer.path)
-          || name == layer.namedAs || isPath(name, from: overlay, to: layer)
+          || name == layer.namedAs
         {
           return layer.id
         }
+        if try isPath(name, from: overlay, to: layer) { return layer.id }
         overlay = layer
       }
       throw .noSuchLayer(
@@ -56,13 +57,17 @@ extension Disk {
     }
   }
 
-  private func isPath(_ name: String, from overlay: Layer, to layer: Layer) -> Bool {
+  private func isPath(
+    _ name: String, from overlay: Layer, to layer: Layer
+  ) throws(ChainError) -> Bool {
     if name.isEmpty || BackingName.scheme(of: name) != nil { return false }
     let path = PlacePath.resolve(name, from: PlacePath.directory(of: overlay.path))
     do {
       return try files.identity(of: path) == layer.image.storage.identity
     } catch {
-      // A name that leads nowhere from here may still be another layer's name.
+      // A name that leads nowhere from here may still be another layer's name. Where the host cannot
+      // say, another layer would be taken for the one that was meant.
+      if error.kind == .io { throw .storage(error) }
       return false
     }
   }

@@ -41,10 +41,11 @@ package enum ChainFilesystem {
     do { point = try MountPoint(checking: configuration.mountpoint) } catch {
       throw MountFailure(description: "\(error)")
     }
-    let disks = try open(configuration.devices)
+    let failures = FailureLog(logger, times: SystemTimeSource())
+    let disks = try open(configuration.devices, failures)
     let control = ControlPlane(disks: disks, time: SystemTimeSource())
     do {
-      try serve(configuration, point, disks, control, ending, logger, ready)
+      try serve(configuration, point, disks, control, ending, logger, failures, ready)
     } catch {
       control.close()
       // The first failure is what is told; a disk that does not close either is logged.
@@ -52,13 +53,14 @@ package enum ChainFilesystem {
       throw error
     }
     control.close()
-    let failures = close(disks)
-    if !failures.isEmpty { throw MountFailure(description: failures.joined(separator: "; ")) }
+    let unsaved = close(disks)
+    if !unsaved.isEmpty { throw MountFailure(description: unsaved.joined(separator: "; ")) }
   }
 
   private static func serve(
     _ configuration: MountConfiguration, _ point: MountPoint, _ disks: [Disk],
-    _ control: ControlPlane, _ ending: Ending, _ logger: Logger, _ ready: () -> Void
+    _ control: ControlPlane, _ ending: Ending, _ logger: Logger, _ failures: FailureLog,
+    _ ready: () -> Void
   ) throws(MountFailure) {
     let times = SystemTimeSource()
     let mounter = FileOwner(
@@ -67,7 +69,7 @@ package enum ChainFilesystem {
     if let user = configuration.userID { owner.userID = user }
     if let group = configuration.groupID { owner.groupID = group }
     let tree = InodeTree(
-      devices: disks.map { DeviceNode(disk: $0, owner: owner, times: times, logger: logger) })
+      devices: disks.map { DeviceNode(disk: $0, owner: owner, times: times, failures: failures) })
     let operations = TreeOperations(
       tree: tree, control: control, owner: owner, mounter: mounter,
       caching: configuration.caching == .none ? .direct : .cached,
@@ -95,10 +97,15 @@ package enum ChainFilesystem {
     } catch { throw MountFailure(description: "\(error)") }
   }
 
-  private static func open(_ devices: [DeviceConfiguration]) throws(MountFailure) -> [Disk] {
+  private static func open(
+    _ devices: [DeviceConfiguration], _ failures: FailureLog
+  ) throws(MountFailure) -> [Disk] {
     var disks: [Disk] = []
     for device in devices {
-      do { disks.append(try Disk.open(device)) } catch {
+      do {
+        disks.append(
+          try Disk.open(device, onFlushFailure: { failures.note($0, of: device.name) }))
+      } catch {
         let sentence = "\(device.name): \(error.description)"
         _ = close(disks)
         throw MountFailure(description: sentence)

@@ -3,7 +3,6 @@ internal import Control
 internal import Fuse
 internal import Glibc
 internal import HostSystem
-internal import Logging
 internal import Synchronization
 
 /// A device as a file: the disk, and the attributes that chmod, chown and touch change.
@@ -12,11 +11,10 @@ internal import Synchronization
 final class DeviceNode: Sendable {
   let disk: Disk
   private let times: any TimeSource
-  private let logger: Logger
+  private let failures: FailureLog
   private let owned: Mutex<Owned>
   /// Nanoseconds since 1970; set by every write, so it is no part of what the lock guards.
   private let modified: Atomic<Int64>
-  private let failures: Mutex<RepeatLimit>
 
   private struct Owned {
     var permissions: UInt32
@@ -26,11 +24,10 @@ final class DeviceNode: Sendable {
     var changed: FileTime
   }
 
-  init(disk: Disk, owner: FileOwner, times: any TimeSource, logger: Logger) {
+  init(disk: Disk, owner: FileOwner, times: any TimeSource, failures: FailureLog) {
     self.disk = disk
     self.times = times
-    self.logger = logger
-    failures = Mutex(RepeatLimit(now: times.now()))
+    self.failures = failures
     let now = times.wallTime()
     let time = FileTime(now)
     owned = Mutex(
@@ -107,11 +104,7 @@ final class DeviceNode: Sendable {
 
   /// The errno of a failure, which is logged unless there were too many of late.
   func number(of failure: ChainError) -> Int32 {
-    let sentence = failure.description
-    let now = times.now()
-    if let line = failures.withLock({ $0.line(for: sentence, now: now) }) {
-      logger.error("\(disk.name): \(line)")
-    }
+    failures.note(failure, of: disk.name)
     return failure.kind.diskErrno
   }
 }

@@ -286,9 +286,7 @@ extension SystemCall {
   package static func names(inDirectory path: String) throws(SystemError) -> [String] {
     try checkPath(path, for: "opendir")
     // Alive: the path's bytes are for the call only.
-    guard let directory = unsafe opendir(path) else {
-      throw SystemError(call: "opendir", number: errno)
-    }
+    let directory = try unsafe retryingUntilThere("opendir") { unsafe opendir(path) }
     // Alive: opened above, closed nowhere else.
     defer { unsafe closedir(directory) }
     var names: [String] = []

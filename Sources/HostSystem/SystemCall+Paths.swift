@@ -8,9 +8,7 @@ extension SystemCall {
   package static func canonicalPath(of path: String) throws(SystemError) -> String {
     try checkPath(path, for: "realpath")
     // Owned here: realpath allocates, and it is freed below.
-    guard let result = unsafe realpath(path, nil) else {
-      throw SystemError(call: "realpath", number: errno)
-    }
+    let result = try unsafe retryingUntilThere("realpath") { unsafe realpath(path, nil) }
     defer { unsafe free(result) }
     // Alive until the defer; realpath ends it with a NUL.
     return unsafe String(cString: result)
@@ -19,9 +17,7 @@ extension SystemCall {
   /// The directory that relative paths start from.
   package static func workingDirectory() throws(SystemError) -> String {
     // Owned here: getcwd allocates with a nil buffer, and it is freed below.
-    guard let result = unsafe getcwd(nil, 0) else {
-      throw SystemError(call: "getcwd", number: errno)
-    }
+    let result = try unsafe retryingUntilThere("getcwd") { unsafe getcwd(nil, 0) }
     defer { unsafe free(result) }
     // Alive until the defer; getcwd ends it with a NUL.
     return unsafe String(cString: result)

@@ -21,6 +21,17 @@ package enum SystemCall {
     }
   }
 
+  /// The same for a call that gives something, or nothing if it failed.
+  static func retryingUntilThere<Value>(
+    _ call: String, _ body: () -> Value?
+  ) throws(SystemError) -> Value {
+    while true {
+      if let value = body() { return value }
+      let number = errno
+      if number != EINTR { throw SystemError(call: call, number: number) }
+    }
+  }
+
   /// Checks the result of a call that returns its errno, as the pthread functions do.
   package static func checking(_ call: String, _ status: Int32) throws(SystemError) {
     if status != 0 { throw SystemError(call: call, number: status) }

@@ -6,39 +6,46 @@ internal import Synchronization
 /// Lock: its own; held over the write, so that of two changes the later one is what stays, and that
 /// nothing is written after the end.
 final class RecordFile: Sendable {
+  private struct State {
+    /// Nil once the job has ended.
+    var record: JobRecord?
+    /// The file says the same, durably.
+    var isOnDisk = false
+  }
+
   private let path: String
   private let names: any NamedFiles
-  // Nil once the job has ended.
-  private let record: Mutex<JobRecord?>
+  private let state: Mutex<State>
 
-  init(path: String, record: JobRecord, names: any NamedFiles) {
+  /// `earlier` is what the file says already, if there is one.
+  init(path: String, record: JobRecord, earlier: JobRecord? = nil, names: any NamedFiles) {
     self.path = path
     self.names = names
-    self.record = Mutex(record)
+    state = Mutex(State(record: record, isOnDisk: earlier == record))
   }
 
   /// Changes the record, durably; does nothing where nothing changes or the job has ended.
+  ///
+  /// A change that could not be written is written with the next one, also if that changes nothing.
   func change(_ body: @Sendable (inout JobRecord) -> Void) throws(RecordError) {
-    try record.withLock { record throws(RecordError) in
-      guard var changed = record else { return }
+    try state.withLock { state throws(RecordError) in
+      guard var changed = state.record else { return }
       body(&changed)
-      if changed == record { return }
-      record = changed
+      if changed == state.record, state.isOnDisk { return }
+      state.record = changed
+      state.isOnDisk = false
       try write(changed)
+      state.isOnDisk = true
     }
   }
 
-  /// Writes the record as it is, durably.
-  func save() throws(RecordError) {
-    try record.withLock { record throws(RecordError) in
-      if let record { try write(record) }
-    }
-  }
+  /// Writes the record as it is, durably, unless the file says the same already.
+  func save() throws(RecordError) { try change { _ in } }
 
   /// Takes the record away for good: the job has ended.
   func remove() throws(RecordError) {
-    try record.withLock { record throws(RecordError) in
-      record = nil
+    try state.withLock { state throws(RecordError) in
+      state.record = nil
       do throws(SystemError) {
         try AtomicFile.remove(path: path, on: names)
       } catch {

@@ -82,7 +82,8 @@ extension StreamJobs {
       onError: request.onError, backingFile: request.backingFile,
       isPaused: origin?.isPaused ?? false, started: setting.started.seconds)
     let file = RecordFile(
-      path: JobRecord.path(forImage: layers[0].path), record: record, names: names)
+      path: JobRecord.path(forImage: layers[0].path), record: record, earlier: origin,
+      names: names)
 
     if layers.count == 1 || place == 1 {
       if origin != nil {
@@ -96,7 +97,12 @@ extension StreamJobs {
     try check(
       base: base, request: request, bytes: disk.virtualSize + snapshotLength,
       isResumed: origin != nil)
-    do { try file.save() } catch { throw .record(error, device: disk.name) }
+    do { try file.save() } catch {
+      // It may be there all the same, its name not durable yet, and would start what was refused.
+      // That of an earlier mount stays for the next one.
+      if origin == nil { keep { () throws(RecordError) in try file.remove() } }
+      throw .record(error, device: disk.name)
+    }
     let job = StreamJob(
       disk: disk, setting: setting, record: file, speed: request.speed,
       isPaused: record.isPaused, snapshotLength: snapshotLength, time: time, threads: threads,

@@ -88,6 +88,9 @@ package protocol BlockStorage: AnyObject, Sendable {
   ///
   /// A conflict is thrown, and the old locks and rights stay as they were.
   func changeRole(to role: StorageRole) throws(StorageError)
+  /// Refuses writes from now on, and keeps the locks: for a file that must stay as it is, and that
+  /// nobody else may take for whole. Changes of roles do not undo it.
+  func refuseWrites()
   /// Lets go of the locks and refuses writes from now on. Flush first; the file is closed when the
   /// last user is gone. Closing again does nothing.
   func close()

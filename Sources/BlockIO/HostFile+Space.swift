@@ -9,8 +9,11 @@ extension HostFile {
     try checkWrite(at: offset, length: length)
     if length == 0 { return }
     let end = offset.rawValue + length
-    if try !isDone(.zero, at: offset, length: length) {
-      if sort == .regular, try isDone(.punch, at: offset, length: length) {
+    switch try attempt(.zero, at: offset, length: length) {
+    case .done: break
+    case .noRoom: try writeZeroBytes(from: offset.rawValue, to: end)
+    case .impossible:
+      if sort == .regular, try attempt(.punch, at: offset, length: length) == .done {
         try grow(to: end)
       } else {
         try writeZeroBytes(from: offset.rawValue, to: end)
@@ -23,7 +26,7 @@ extension HostFile {
   package func discard(at offset: HostOffset, length: UInt64) throws(StorageError) {
     try checkWrite(at: offset, length: length)
     if length == 0 { return }
-    _ = try isDone(.punch, at: offset, length: length)
+    _ = try attempt(.punch, at: offset, length: length)
   }
 
   /// Reserves room for a range; where the host has no such call the file only grows.
@@ -31,7 +34,7 @@ extension HostFile {
     try checkWrite(at: offset, length: length)
     if length == 0 { return }
     let end = offset.rawValue + length
-    if try !isDone(.reserve, at: offset, length: length) { try grow(to: end) }
+    if try attempt(.reserve, at: offset, length: length) != .done { try grow(to: end) }
     reached(end)
   }
 
@@ -53,15 +56,25 @@ extension HostFile {
     reached(size)
   }
 
-  /// Runs fallocate; gives false if the host or the file system cannot do it.
-  private func isDone(
+  private enum Attempt {
+    case done
+    /// The host or the file system cannot do it.
+    case impossible
+    /// A full file system cannot cut what it has in pieces: that takes room for the list of them, where
+    /// writing the bytes takes none. Making room must not fail for want of it.
+    case noRoom
+  }
+
+  /// Runs fallocate.
+  private func attempt(
     _ what: SystemCall.Allocation, at offset: HostOffset, length: UInt64
-  ) throws(StorageError) -> Bool {
+  ) throws(StorageError) -> Attempt {
     do throws(SystemError) {
       try SystemCall.allocate(descriptor.raw, what, at: offset.rawValue, length: length)
-      return true
+      return .done
     } catch {
-      if error.kind == .unsupported || error.kind == .invalid { return false }
+      if error.kind == .unsupported || error.kind == .invalid { return .impossible }
+      if error.kind == .noSpace, what != .reserve { return .noRoom }
       throw .system(path: path, error)
     }
   }

@@ -52,6 +52,7 @@ package final class HostFile: BlockStorage {
   private let lock: Mutex<ImageLock>
   // Relaxed: a refusal needs no order with the bytes; who changes roles keeps writers off by itself.
   private let refusesWrites: Atomic<Bool>
+  private let isStopped = Atomic(false)
   /// How far the file reached when it was opened, or was made to reach since. Stored with release after
   /// the bytes are there and loaded with acquire before they are asked for: who finds the file
   /// shorter than what it loaded has met a foreign hand, not a writer of its own.
@@ -136,8 +137,10 @@ package final class HostFile: BlockStorage {
     self.descriptor = descriptor
   }
 
-  /// Writes are refused: opened so, or a backing file by now, or closed.
-  package var isReadOnly: Bool { refusesWrites.load(ordering: .relaxed) }
+  /// Writes are refused: opened so, or a backing file by now, or stopped, or closed.
+  package var isReadOnly: Bool {
+    refusesWrites.load(ordering: .relaxed) || isStopped.load(ordering: .relaxed)
+  }
 
   /// Guest data passes the page cache by.
   package var usesDirectIO: Bool {
@@ -191,6 +194,9 @@ package final class HostFile: BlockStorage {
       refusesWrites.store(role == .backing, ordering: .relaxed)
     }
   }
+
+  /// Refuses writes from now on, whatever its role.
+  package func refuseWrites() { isStopped.store(true, ordering: .relaxed) }
 
   /// Gives the locks back and refuses writes from now on.
   package func close() {

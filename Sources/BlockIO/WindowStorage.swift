@@ -75,6 +75,9 @@ package final class WindowStorage: BlockStorage {
   /// Flushes the whole.
   package func flush() throws(StorageError) { try whole.flush() }
 
+  /// A window takes none anyway.
+  package func refuseWrites() {}
+
   /// Closes the whole.
   package func close() { whole.close() }
 }

@@ -43,6 +43,7 @@ package final class EncryptedStorage: BlockStorage {
   package func changeRole(to role: StorageRole) throws(StorageError) {
     try base.changeRole(to: role)
   }
+  package func refuseWrites() { base.refuseWrites() }
   package func close() { base.close() }
 
   package func allocate(at offset: HostOffset, length: UInt64) throws(StorageError) {

@@ -77,8 +77,9 @@ extension Qcow2Image {
       }
       return image
     } catch {
-      // Whether the disk has the old header or the new one is not known, so no table may change.
-      storage.close()
+      // Whether the disk has the old header or the new one is not known, so no table may change. The
+      // locks stay: the guest goes on reading what nobody else may change.
+      storage.refuseWrites()
       throw error
     }
   }

@@ -40,6 +40,23 @@ import Testing
     _ = try open(.readWrite, second)
   }
 
+  @Test("a file that refuses writes keeps its locks, and refuses them in every role")
+  func stopped() throws {
+    let holder = try open(.readWrite, .active)
+    holder.refuseWrites()
+    let bytes: [UInt8] = [1]
+    for role in [StorageRole.active, .backing, .active] {
+      try holder.changeRole(to: role)
+      #expect(holder.isReadOnly)
+      #expect(throws: StorageError.readOnly(path: path)) {
+        try holder.write(bytes.span.bytes, at: .zero)
+      }
+      #expect(throws: StorageError.self) { try open(.readWrite, .active) }
+    }
+    holder.close()
+    _ = try open(.readWrite, .active)
+  }
+
   @Test("a refused user leaves no lock behind")
   func refusedLeavesNothing() throws {
     let holder = try open(.readWrite, .active)

@@ -119,7 +119,7 @@ static enum verdict judge(const char *call, int descriptor, const char *name, in
     } else {
       pthread_mutex_lock(&lock);
       calls++;
-      if (standing_number && !strcmp(call, standing_call)) verdict = fails, saved = standing_number;
+      if (standing_number && begins(call, standing_call)) verdict = fails, saved = standing_number;
       if (is_over && strcmp(call, "close")) verdict = fails, saved = EIO;
       if (is_tracing && calls < TRACES) {
         traces[calls].call = call;
@@ -320,7 +320,9 @@ int ftruncate(int descriptor, off_t length) {
 }
 
 int fallocate(int descriptor, int mode, off_t offset, off_t length) {
-  if (judge("fallocate", descriptor, NULL, 0) == fails) return -1;
+  const char *call = mode & FALLOC_FL_PUNCH_HOLE ? "fallocate-punch"
+                     : mode & FALLOC_FL_ZERO_RANGE ? "fallocate-zero" : "fallocate";
+  if (judge(call, descriptor, NULL, 0) == fails) return -1;
   return syscall(SYS_fallocate, descriptor, mode, offset, length);
 }
 

@@ -24,9 +24,11 @@ enum Fault: String, CaseIterable {
   }
 
   /// Nobody has to hear of it: the call is made again, or its rest, or the work is done otherwise.
-  var isOvercome: Bool {
+  func isOvercome(at site: Site) -> Bool {
     switch self {
-    case .io, .noSpace: false
+    case .io: false
+    // Zeroes are written in place then, and what is not given back stays allocated.
+    case .noSpace: ["fallocate-punch", "fallocate-zero"].contains(site.call)
     case .interrupted, .unsupported, .refused, .short: true
     }
   }
@@ -38,7 +40,8 @@ enum Fault: String, CaseIterable {
     case "pwrite":
       [.io, .noSpace, .interrupted, .short]
         + (site.function.hasSuffix(".writeAligned") ? [.refused] : [])
-    case "fallocate": [.io, .noSpace, .interrupted, .unsupported]
+    case "fallocate", "fallocate-punch", "fallocate-zero":
+      [.io, .noSpace, .interrupted, .unsupported]
     case "copy_file_range": [.io, .noSpace, .interrupted, .short, .unsupported]
     case "FICLONERANGE": [.io, .noSpace, .interrupted, .unsupported]
     case "fdatasync", "fsync", "ftruncate", "rename", "open", "chmod", "fchmod", "unlink":
@@ -63,11 +66,11 @@ struct BestEffort {
       function: "BlockIO.ImageLock.release",
       reason: "a lock that cannot be given back goes with the open file"),
     BestEffort(
-      function: "BlockIO.HostFile.isDone",
+      function: "BlockIO.HostFile.attempt",
       reason: "freed clusters that are not punched stay allocated on the host",
       caller: "ImageDriver.Qcow2Image.releaseFreed"),
     BestEffort(
-      function: "BlockIO.HostFile.isDone",
+      function: "BlockIO.HostFile.attempt",
       reason: "the tables say zero; what the data file keeps is only space",
       caller: "ImageDriver.Qcow2Image.emptyDataFile"),
     BestEffort(

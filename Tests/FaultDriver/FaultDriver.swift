@@ -114,9 +114,10 @@ final class Trial {
     var extra = scenario.extraRuns
     var tries: [String: Int] = [:]
     for one in everything.shuffled(using: &random) {
-      let key = Self.key(sites[one.position - 1], one.fault)
+      let site = sites[one.position - 1]
+      let key = Self.key(site, one.fault)
       if seen.contains(key) {
-        if extra == 0 || one.fault.isOvercome { continue }
+        if extra == 0 || one.fault.isOvercome(at: site) { continue }
         extra -= 1
       }
       // Where threads or other processes change the order, the call of this number is another one now

@@ -56,6 +56,8 @@ final class Run {
   /// The image takes no writes until it is opened anew: nobody knows which header is on the disk.
   private var isStopped = false
   private var wasStopped = false
+  /// The job did not get on, and was given up: there is none to be resumed.
+  private var isCancelled = false
   /// What was failed cannot fail so.
   private(set) var isVoid = false
   private var notes: [String] = []
@@ -139,6 +141,7 @@ final class Run {
       isCrashed = true
       return
     }
+    if case .resumeJob = step, isCancelled { return }
     let doubted = expected
     if !step.changesBytes { expected = wasThere }
     do {
@@ -151,9 +154,23 @@ final class Run {
       if isSticky, isFailureOfFlush(error) { return }
       if case .grow = step, error.isRefusalOfWrites {
         isStopped = true
+        expectLocked()
         return
       }
       find("fails again: \(error)")
+    }
+  }
+
+  /// What is mounted is nobody else's, whatever became of it.
+  private func expectLocked() {
+    do throws(StorageError) {
+      let other = try HostFile.open(
+        path(image), access: .readWrite, locking: .qemu, role: .active)
+      other.close()
+      find("the locks are gone while the image is mounted")
+    } catch {
+      if case .locked = error { return }
+      find("not known who has the image: \(error)")
     }
   }
 
@@ -168,7 +185,7 @@ final class Run {
   }
 
   private func judgeSuccess() {
-    if fault.isOvercome {
+    if let site, fault.isOvercome(at: site) {
       outcome = .overcome
     } else if wasStopped {
       outcome = .stopped
@@ -184,8 +201,8 @@ final class Run {
 
   private func judgeFailure(_ error: any Error) {
     outcome = .told
-    if fault.isOvercome { find("not overcome: \(error)") }
     guard let site else { return }
+    if fault.isOvercome(at: site) { find("not overcome: \(error)") }
     let isFlush = site.call == "fdatasync"
     let text = "\(error)"
     let words = fault == .noSpace ? "No space left" : "Input/output error"
@@ -387,6 +404,7 @@ final class Run {
       stops += 1
       wasStopped = true
       if stops > 2 {
+        isCancelled = true
         try jobs.cancel()
         throw JobEnd(description: now.error ?? "it stops without a reason")
       }

@@ -56,6 +56,7 @@ final class WatchedStorage: BlockStorage {
     length: UInt64
   ) throws(StorageError) -> Bool { false }
   func changeRole(to role: StorageRole) throws(StorageError) { try disk.changeRole(to: role) }
+  func refuseWrites() { disk.refuseWrites() }
   func close() { disk.close() }
 }
 

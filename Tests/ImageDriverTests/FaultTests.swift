@@ -55,6 +55,37 @@ struct FaultTests {
     }
   }
 
+  @Test("a growth that fails at any call leaves the size, and the image's file with its locks")
+  func growth() throws {
+    func start() throws -> (SimulatedDisk, Qcow2Image) {
+      let disk = try fresh()
+      let image = try Qcow2Image(storage: disk)
+      try image.put([7], at: 5)
+      try image.flush()
+      return (disk, image)
+    }
+    let (trial, image) = try start()
+    let before = trial.callCount
+    _ = try image.grown(to: 1 << 20)
+    var stops = 0
+    for call in before + 1...trial.callCount {
+      let (disk, image) = try start()
+      disk.inject(.fails(call: call))
+      do {
+        _ = try image.grown(to: 1 << 20)
+        // The space of the table before is given back by best effort.
+      } catch {
+        #expect(error.kind == .io, "call \(call): \(error)")
+        #expect(image.virtualSize == 64 << 10)
+        if disk.isReadOnly { stops += 1 }
+      }
+      #expect(!disk.isClosed, "call \(call)")
+      disk.inject(nil)
+      #expect(try image.get(5, 1) == [7], "call \(call)")
+    }
+    #expect(stops > 1, "the header was not failed")
+  }
+
   @Test("a full disk is an error of no space, and writes go on once there is room")
   func noSpace() throws {
     let disk = try fresh()

@@ -4,7 +4,7 @@ import Testing
 
 // The work is done by FaultDriver, a program of its own: the functions that fail stand in the place of
 // the C library's there. By default each site is failed a few times, at calls that the seed chooses.
-// CHAINFS_FAULTS_ALL=1 fails every call of every workload in every way, which takes a quarter of an hour.
+// CHAINFS_FAULTS_ALL=1 fails every call of every workload in every way, which takes half an hour.
 @Suite("System calls that fail", .enabled(if: ToolAvailability.has(["qemu-img", "qemu-io"])))
 struct InjectionTests {
   /// Beside the tests, wherever the program under test is.

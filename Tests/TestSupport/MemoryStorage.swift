@@ -124,6 +124,9 @@ package final class MemoryStorage: BlockStorage {
   }
 
   /// Refuses writes from now on.
+  package func refuseWrites() { refusesWrites.store(true, ordering: .relaxed) }
+
+  /// Refuses writes from now on.
   package func close() { refusesWrites.store(true, ordering: .relaxed) }
 
   private func checkRoom(_ offset: HostOffset, _ length: UInt64) throws(StorageError) {

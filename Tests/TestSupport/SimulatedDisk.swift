@@ -36,7 +36,10 @@ package final class SimulatedDisk: BlockStorage {
     var flushFailed = false
     var random: SeededGenerator
     var role: StorageRole = .active
+    var isStopped = false
     var isClosed = false
+
+    var refusesWrites: Bool { role == .backing || isStopped || isClosed }
   }
 
   /// The name that errors carry.
@@ -80,7 +83,9 @@ package final class SimulatedDisk: BlockStorage {
   /// All bytes as a reader sees them.
   package var snapshot: SparseBytes { state.withLock { $0.seen } }
   /// Writes are refused.
-  package var isReadOnly: Bool { state.withLock { $0.role == .backing || $0.isClosed } }
+  package var isReadOnly: Bool { state.withLock { $0.refusesWrites } }
+  /// Whoever had it has given it back.
+  package var isClosed: Bool { state.withLock { $0.isClosed } }
 
   /// All that a crash at this moment may make use of; shares its pages with the disk.
   package var moment: Moment {
@@ -194,11 +199,14 @@ package final class SimulatedDisk: BlockStorage {
     state.withLock { $0.role = role }
   }
 
+  /// Refuses writes until it is opened anew.
+  package func refuseWrites() { state.withLock { $0.isStopped = true } }
+
   /// Refuses writes from now on.
   package func close() { state.withLock { $0.isClosed = true } }
 
   /// Serves again after a close.
-  package func reopen() { state.withLock { $0.isClosed = false } }
+  package func reopen() { state.withLock { ($0.isStopped, $0.isClosed) = (false, false) } }
 
   private func tell(_ kind: DiskChange.Kind, _ offset: UInt64, _ length: UInt64) {
     watch?.tell(DiskChange(path: path, kind: kind, offset: offset, length: length))
@@ -228,7 +236,7 @@ package final class SimulatedDisk: BlockStorage {
     _ bytes: [UInt8], at offset: UInt64, call name: String, _ kind: DiskChange.Kind
   ) throws(StorageError) {
     try call(name) { state, fails throws(StorageError) in
-      if state.role == .backing || state.isClosed { throw .readOnly(path: self.path) }
+      if state.refusesWrites { throw .readOnly(path: self.path) }
       if case .isFull(let limit) = state.fault, offset + UInt64(bytes.count) > limit {
         throw self.error(name, .noSpace)
       }
@@ -249,7 +257,7 @@ package final class SimulatedDisk: BlockStorage {
 
   private func setSize(_ name: String, _ size: (UInt64) -> UInt64) throws(StorageError) {
     try call(name) { state, fails throws(StorageError) in
-      if state.role == .backing || state.isClosed { throw .readOnly(path: self.path) }
+      if state.refusesWrites { throw .readOnly(path: self.path) }
       let wanted = size(state.seen.count)
       if case .isFull(let limit) = state.fault, wanted > limit {
         throw self.error(name, .noSpace)

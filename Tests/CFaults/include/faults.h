@@ -19,7 +19,7 @@ void faults_begin(const char *directory, const char *also, long position, int ki
 long faults_end(void);
 // From now on every call fails with EIO, as for a process that is killed.
 void faults_fail_all(void);
-// From now on calls of this name fail with that errno, besides the chosen one; 0 ends it.
+// From now on calls whose name begins so fail with that errno, besides the chosen one; 0 ends it.
 void faults_stand(const char *call, int errno_value);
 
 // Lets the calling thread's calls through uncounted.

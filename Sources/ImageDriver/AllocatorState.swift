@@ -12,7 +12,7 @@ struct AllocatorState: Sendable {
   let encryptionClusters: Range<UInt64>
   /// Claimed ahead of use, the next to go out first.
   var ahead: Range<UInt64> = 0..<0
-  /// Claimed once and given back.
+  /// Claimed once and given back, or the place of an earlier refcount table.
   var returned: [Range<UInt64>] = []
   /// No cluster before this one is free.
   var searchStart: UInt64 = 0

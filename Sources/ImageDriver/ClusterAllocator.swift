@@ -259,8 +259,8 @@ final class ClusterAllocator: Sendable {
     var fields = [UInt8](repeating: 0, count: 12)
     BigEndian.store(tableOffset, in: &fields, at: 0)
     BigEndian.store(UInt32(tableClusters), in: &fields, at: 8)
-    // Order: blocks and table; then the header, whose two fields lie in one sector; only then is the
-    // old table free.
+    // Order: blocks and table; then the header, whose two fields lie in one sector; only then may the
+    // old table be claimed.
     try write(tableBytes, at: tableOffset)
     try flush()
     try storage.replaceTable(try read(fields.count, at: 48), with: fields, at: 48)
@@ -269,7 +269,8 @@ final class ClusterAllocator: Sendable {
     let oldClusters = UInt64(state.table.count / perCluster)
     state.table = table
     state.tableOffset = tableOffset
-    try setRefcounts(&state, old..<old + oldClusters, to: 0)
+    // Counted, and nobody's: the next claim takes it, with no write that could fail.
+    state.returned.append(old..<old + oldClusters)
   }
 
   // MARK: - Refcounts

@@ -86,6 +86,40 @@ struct FaultTests {
     #expect(stops > 1, "the header was not failed")
   }
 
+  @Test("a refcount table that grows while a call fails leaves nothing that the next mount keeps")
+  func refcountTable() throws {
+    let piece = [UInt8](repeating: 7, count: 64 << 10)
+    let first = SimulatedDisk(seed: 5)
+    var options = ImageBuilder.Options(virtualSize: 8 << 20)
+    options.clusterSize = 512
+    options.refcountBits = 64
+    try ImageBuilder.create(on: first, options)
+    // Up to the write before the one that needs a larger table.
+    var (start, place) = (first.snapshot, 0)
+    let table = try ImageHeader.read(from: first).refcountTableOffset
+    for offset in stride(from: 0, to: 8 << 20, by: piece.count) {
+      (start, place) = (first.snapshot, offset)
+      let image = try Qcow2Image(storage: first)
+      try image.put(piece, at: offset)
+      try image.close()
+      if try ImageHeader.read(from: first).refcountTableOffset != table { break }
+    }
+    var call = 0
+    while true {
+      call += 1
+      let disk = SimulatedDisk(seed: 5, durable: start)
+      disk.inject(.fails(call: call))
+      let image = try? Qcow2Image(storage: disk)
+      for _ in 1...2 { _ = try? image?.put(piece, at: place) }
+      _ = try? image?.close()
+      if disk.callCount < call { break }
+      let left = SimulatedDisk(seed: 5, durable: disk.snapshot)
+      try Qcow2Image(storage: left).close()
+      #expect(try Audit(left).faults == [], "call \(call)")
+    }
+    #expect(call > 20 && place > 0)
+  }
+
   @Test("a full disk is an error of no space, and writes go on once there is room")
   func noSpace() throws {
     let disk = try fresh()

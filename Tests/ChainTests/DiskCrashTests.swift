@@ -76,18 +76,12 @@ struct DiskCrashTests {
     let place = try TemporaryDirectory()
     let bytes = disk.snapshot
     try Data(bytes.bytes(0, Int(bytes.count))).write(to: URL(fileURLWithPath: place.file("image")))
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "/usr/bin/qemu-img")
     // The layers below exist in memory only.
     let image =
       #"json:{"driver":"qcow2","backing":null,"file":{"driver":"file","filename":""#
       + place.file("image") + #""}}"#
-    process.arguments = ["check", image]
-    process.standardOutput = FileHandle.nullDevice
-    process.standardError = FileHandle.nullDevice
-    try process.run()
-    process.waitUntilExit()
-    #expect([0, 3].contains(process.terminationStatus), "\(says): \(process.terminationStatus)")
+    let result = try TestSupport.run("qemu-img", "check", image)
+    #expect([0, 3].contains(result.status), "\(says): \(result)")
   }
 
   /// Runs an operation with the power going at each of its calls to one disk, until it goes through.

@@ -2,6 +2,7 @@ import BlockIO
 import Foundation
 import HostSystem
 import ImageDriver
+import TestSupport
 import Testing
 
 @testable import Chain
@@ -226,7 +227,7 @@ struct OpenPolicyTests {
     let disk = try Disk.open(
       DeviceConfiguration(name: "vda", image: .qcow2(path: bench.path("top"))))
     for name in ["top", "base"] {
-      #expect(throws: ToolFailure.self) { try bench.qemuIO(name, ["write -P 1 0 64k"]) }
+      #expect(throws: CommandFailure.self) { try bench.qemuIO(name, ["write -P 1 0 64k"]) }
     }
     try disk.close()
     for name in ["top", "base"] { try bench.qemuIO(name, ["write -P 1 0 64k"]) }

@@ -1,5 +1,6 @@
 import Foundation
 import HostSystem
+import TestSupport
 import Testing
 
 @testable import Chain
@@ -97,7 +98,7 @@ struct WindowTests {
     try bench.qemuImg(
       "create", "-u", "-f", "qcow2", "-b", name(offset, bench.path("file")), "-F", "raw", "top",
       "64k")
-    #expect(throws: ToolFailure.self) { try bench.flatBytes("top") }
+    #expect(throws: CommandFailure.self) { try bench.flatBytes("top") }
     do {
       _ = try Disk.open(
         DeviceConfiguration(name: "vda", image: .qcow2(path: bench.path("top"))))

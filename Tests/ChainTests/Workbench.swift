@@ -1,6 +1,7 @@
 import Foundation
 import HostSystem
 import ImageDriver
+import TestSupport
 import Testing
 
 @testable import Chain
@@ -29,25 +30,8 @@ final class Workbench: Sendable {
 
   /// Runs a tool in the directory and gives what it printed; a failure fails the test.
   @discardableResult
-  func run(_ tool: String, _ arguments: [String], tries: Int = 5) throws -> String {
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "/usr/bin/" + tool)
-    process.arguments = arguments
-    process.currentDirectoryURL = URL(fileURLWithPath: directory)
-    let output = Pipe()
-    process.standardOutput = output
-    process.standardError = output
-    try process.run()
-    let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-    process.waitUntilExit()
-    if process.terminationStatus != 0 {
-      // QEMU says so when it makes an encrypted image on a busy machine.
-      if tries > 1, text.contains("Unable to get accurate CPU usage") {
-        return try run(tool, arguments, tries: tries - 1)
-      }
-      throw ToolFailure(command: ([tool] + arguments).joined(separator: " "), output: text)
-    }
-    return text
+  func run(_ tool: String, _ arguments: [String]) throws -> String {
+    try runSuccessfully([tool] + arguments, in: directory, seconds: 60)
   }
 
   @discardableResult
@@ -69,16 +53,10 @@ final class Workbench: Sendable {
   func expectClean(_ image: String) throws {
     do {
       try qemuImg("check", "-f", "qcow2", image)
-    } catch let failure as ToolFailure {
+    } catch let failure as CommandFailure {
       Issue.record("\(failure)")
     }
   }
-}
-
-struct ToolFailure: Error, CustomStringConvertible {
-  var command: String
-  var output: String
-  var description: String { "\(command): \(output)" }
 }
 
 extension Disk {

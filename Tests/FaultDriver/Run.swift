@@ -334,10 +334,14 @@ final class Run {
   }
 
   private static func allBytes(of disk: Disk) throws -> [UInt8] {
-    var found = [UInt8](repeating: 0xEE, count: Int(disk.virtualSize))
+    try bytes(of: disk, 0, Int(disk.virtualSize))
+  }
+
+  private static func bytes(of disk: Disk, _ offset: Int, _ count: Int) throws -> [UInt8] {
+    var found = [UInt8](repeating: 0xEE, count: count)
     var span = found.mutableSpan
     var bytes = span.mutableBytes
-    try disk.read(into: &bytes, at: .zero)
+    try disk.read(into: &bytes, at: GuestOffset(UInt64(offset)))
     return found
   }
 
@@ -418,12 +422,9 @@ final class Run {
   // MARK: - Looking
 
   private func compare(_ disk: Disk, _ offset: Int, _ count: Int) throws {
-    var found = [UInt8](repeating: 0xEE, count: count)
-    var span = found.mutableSpan
-    var bytes = span.mutableBytes
-    try disk.read(into: &bytes, at: GuestOffset(UInt64(offset)))
     var whole = expected.now
-    whole.replaceSubrange(offset..<offset + count, with: found)
+    whole.replaceSubrange(
+      offset..<offset + count, with: try Self.bytes(of: disk, offset, count))
     if let place = expected.firstFault(in: whole, afterCrash: false) {
       find("byte \(place) is \(whole[place]) and not \(expected.now[place])")
     }
@@ -457,11 +458,9 @@ final class Run {
   }
 
   private func inspectImage(withQEMU: Bool) throws {
-    if image.isEmpty || scenario.isRaw && image.isEmpty { return }
-    let place = work.run + "/" + image
+    if image.isEmpty { return }
     if !scenario.isRaw {
-      let storage = try HostFile.open(place, access: .readOnly, locking: .none, role: .backing)
-      let report = try ImageCheck.run(storage: storage)
+      let report = try checked()
       if report.corruptions > 0 || report.checkErrors > 0 {
         find("damaged: \(report.findings.prefix(3))")
       }
@@ -480,9 +479,14 @@ final class Run {
     // The dirty bit has to have been there if there was anything to be mended.
     try disk.close()
     if scenario.isRaw || scenario.keepsLeaks { return }
-    let storage = try HostFile.open(place, access: .readOnly, locking: .none, role: .backing)
-    let report = try ImageCheck.run(storage: storage)
+    let report = try checked()
     if !report.isClean { find("not mended by a mount: \(report.findings.prefix(3))") }
+  }
+
+  private func checked() throws -> CheckReport {
+    let storage = try HostFile.open(
+      work.run + "/" + image, access: .readOnly, locking: .none, role: .backing)
+    return try ImageCheck.run(storage: storage)
   }
 }
 

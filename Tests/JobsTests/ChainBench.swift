@@ -1,6 +1,7 @@
 import Chain
 import Foundation
 import HostSystem
+import TestSupport
 
 @testable import Jobs
 
@@ -37,18 +38,7 @@ final class ChainBench {
 
   @discardableResult
   func run(_ script: String) throws -> String {
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "/bin/sh")
-    process.arguments = ["-ec", script]
-    process.currentDirectoryURL = URL(fileURLWithPath: directory)
-    let output = Pipe()
-    process.standardOutput = output
-    process.standardError = output
-    try process.run()
-    let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-    process.waitUntilExit()
-    if process.terminationStatus != 0 { throw ScriptFailure(text: script + "\n" + text) }
-    return text
+    try runSuccessfully(["/bin/sh", "-ec", script], in: directory, seconds: 60)
   }
 
   func path(_ name: String) -> String { directory + "/" + name }
@@ -83,10 +73,6 @@ final class ChainBench {
   func backing() throws -> String {
     try run("qemu-img info top.qcow2 | sed -n 's/^backing file: \\([^ ]*\\).*/\\1/p'")
   }
-}
-
-struct ScriptFailure: Error {
-  var text: String
 }
 
 /// Sentences that jobs said on the side.

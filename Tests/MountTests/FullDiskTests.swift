@@ -15,20 +15,22 @@ extension MountTests {
       /// The size of the disk, several times that of its place.
       var mebibytes: Int { self == .tmpfs ? 192 : 512 }
 
-      /// Mounts it at `images`, with the first layer outside of it.
+      /// Mounts it at `images`.
+      var mount: String {
+        switch self {
+        case .tmpfs: "mount -t tmpfs -o size=64M full images"
+        case .ext4: "truncate -s 200M host; mkfs.ext4 -q -m 0 host; mount -o loop host images"
+        }
+      }
+
+      /// Mounts it, and makes the image there and its first layer outside of it.
       var script: String {
-        let mount =
-          switch self {
-          case .tmpfs: "mount -t tmpfs -o size=64M full images"
-          case .ext4:
-            "truncate -s 200M host; mkfs.ext4 -q -m 0 host; mount -o loop host images"
-          }
-        return """
-          mkdir images; \(mount)
-          qemu-img create -q -f qcow2 base.qcow2 \(mebibytes)M
-          qemu-io -f qcow2 -c 'write -q -P 85 0 \(mebibytes)M' base.qcow2
-          qemu-img create -q -f qcow2 -b $PWD/base.qcow2 -F qcow2 images/top.qcow2
-          """
+        """
+        mkdir images; \(mount)
+        qemu-img create -q -f qcow2 base.qcow2 \(mebibytes)M
+        qemu-io -f qcow2 -c 'write -q -P 85 0 \(mebibytes)M' base.qcow2
+        qemu-img create -q -f qcow2 -b $PWD/base.qcow2 -F qcow2 images/top.qcow2
+        """
       }
     }
 
@@ -168,8 +170,7 @@ extension MountTests {
       let box = try Sandbox()
       try box.run(
         """
-        mkdir images
-        \(place.script.split(separator: "\n").first.map { $0.dropFirst("mkdir images; ".count) } ?? "")
+        mkdir images; \(place.mount)
         qemu-img create -q -f qcow2 base.qcow2 32M
         qemu-io -f qcow2 -c 'write -q -P 85 0 12M' base.qcow2
         """)

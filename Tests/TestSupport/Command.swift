@@ -35,11 +35,14 @@ package final class RunningCommand: @unchecked Sendable {
   private let files: TemporaryDirectory
   private var result: CommandResult?
 
-  /// Starts a program, found by PATH, in this process's working directory.
+  /// Starts a program, found by PATH, in `directory` or this process's own.
   ///
   /// With `input` its standard input is that text, else nothing.
-  package init(_ words: [String], input: String? = nil, environment: [String: String] = [:]) throws
-  {
+  package init(
+    _ words: [String], in directory: String? = nil, input: String? = nil,
+    environment: [String: String] = [:]
+  ) throws {
+    let words = (directory.map { ["env", "-C", $0] } ?? []) + words
     self.words = words
     files = try TemporaryDirectory()
     try (input ?? "").write(toFile: files.file("in"), atomically: false, encoding: .utf8)
@@ -126,14 +129,15 @@ package func run(
 /// Runs a program to its end, or ends it and its children after `seconds`.
 @discardableResult
 package func run(
-  _ words: [String], input: String? = nil, environment: [String: String] = [:],
-  seconds: Double = 30
+  _ words: [String], in directory: String? = nil, input: String? = nil,
+  environment: [String: String] = [:], seconds: Double = 30
 ) throws -> CommandResult {
   var result: CommandResult
   var tries = 0
   repeat {
-    result = try RunningCommand(words, input: input, environment: environment)
-      .wait(seconds: seconds)
+    result = try RunningCommand(
+      words, in: directory, input: input, environment: environment
+    ).wait(seconds: seconds)
     tries += 1
     // QEMU says so when it makes an encrypted image on a busy machine.
   } while words.first == "qemu-img" && tries < 5
@@ -146,7 +150,15 @@ package func run(
 package func runSuccessfully(
   _ words: String..., input: String? = nil, seconds: Double = 30
 ) throws -> String {
-  let result = try run(words, input: input, seconds: seconds)
+  try runSuccessfully(words, input: input, seconds: seconds)
+}
+
+/// Runs a program that must succeed; gives its standard output.
+@discardableResult
+package func runSuccessfully(
+  _ words: [String], in directory: String? = nil, input: String? = nil, seconds: Double = 30
+) throws -> String {
+  let result = try run(words, in: directory, input: input, seconds: seconds)
   if result.status != 0 {
     let line = words.joined(separator: " ")
     throw CommandFailure(

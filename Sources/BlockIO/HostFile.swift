@@ -49,7 +49,7 @@ package final class HostFile: BlockStorage {
 
   private let wasOpenedForWriting: Bool
   private let locking: Locking
-  private let lock: Mutex<ImageLock>
+  private let lock: Monitor<ImageLock>
   // Relaxed: a refusal needs no order with the bytes; who changes roles keeps writers off by itself.
   private let refusesWrites: Atomic<Bool>
   private let isStopped = Atomic(false)
@@ -131,7 +131,7 @@ package final class HostFile: BlockStorage {
     direct = access == .readWrite ? DirectIO(sameAs: raw) : nil
     wasOpenedForWriting = access == .readWrite
     self.locking = locks
-    lock = Mutex(held)
+    lock = Monitor(held)
     refusesWrites = Atomic(access == .readOnly || role == .backing)
     reach = Atomic(status.size)
     self.descriptor = descriptor

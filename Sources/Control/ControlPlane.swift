@@ -1,7 +1,6 @@
 package import Chain
 package import HostSystem
 internal import Jobs
-internal import Synchronization
 
 // The one place where commands become jobs and jobs become text.
 //
@@ -207,7 +206,7 @@ package final class JobWait: Sendable {
 
 /// The content of an `error` file.
 private final class ErrorSentence: Sendable {
-  private let sentence = Mutex<String?>(nil)
+  private let sentence = Monitor<String?>(nil)
 
   func set(_ text: String?) {
     sentence.withLock { $0 = text }

@@ -1,18 +1,17 @@
 internal import HostSystem
-internal import Synchronization
 
 /// A passphrase or a key: bytes that are overwritten when the last user is gone.
 ///
 /// They may still reach a swap device or a core dump while they are in use.
 package final class SecretBytes: Sendable {
-  private let bytes: Mutex<[UInt8]>
+  private let bytes: Monitor<[UInt8]>
 
   /// Takes the bytes over, and leaves an empty array behind.
   package init(taking bytes: inout [UInt8]) {
     // Moved, not copied: the array has one owner at any time, so that there is one place to wipe.
     var own: [UInt8] = []
     swap(&own, &bytes)
-    self.bytes = Mutex(own)
+    self.bytes = Monitor(own)
   }
 
   /// Takes a passphrase over, which has to be text without NUL as it has to be for QEMU.

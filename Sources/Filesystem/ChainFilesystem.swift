@@ -13,7 +13,6 @@ internal import Fuse
 internal import Glibc
 internal import HostSystem
 internal import Logging
-internal import Synchronization
 
 /// Why a mount could not be made, or did not end well.
 package struct MountFailure: Error, CustomStringConvertible, Sendable {
@@ -131,7 +130,7 @@ private final class Ending: Sendable {
     var isAsked = false
   }
 
-  private let state = Mutex(State())
+  private let state = Monitor(State())
 
   func session(_ session: FuseSession?) {
     let isAsked = state.withLock { state in

@@ -12,7 +12,7 @@ final class DeviceNode: Sendable {
   let disk: Disk
   private let times: any TimeSource
   private let failures: FailureLog
-  private let owned: Mutex<Owned>
+  private let owned: Monitor<Owned>
   /// Nanoseconds since 1970; set by every write, so it is no part of what the lock guards.
   private let modified: Atomic<Int64>
 
@@ -30,7 +30,7 @@ final class DeviceNode: Sendable {
     self.failures = failures
     let now = times.wallTime()
     let time = FileTime(now)
-    owned = Mutex(
+    owned = Monitor(
       Owned(
         permissions: (disk.isReadOnly ? 0o400 : 0o600) & ~owner.modeMask, userID: owner.userID,
         groupID: owner.groupID, accessed: time, changed: time))

@@ -1,13 +1,12 @@
 internal import Chain
 internal import HostSystem
 internal import Logging
-internal import Synchronization
 
 /// Writes to the log what fails on a device, unless there was too much of it of late.
 final class FailureLog: Sendable {
   private let logger: Logger
   private let times: any TimeSource
-  private let limits = Mutex<[String: RepeatLimit]>([:])
+  private let limits = Monitor<[String: RepeatLimit]>([:])
 
   init(_ logger: Logger, times: any TimeSource) {
     self.logger = logger

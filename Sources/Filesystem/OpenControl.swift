@@ -2,7 +2,6 @@ internal import Control
 internal import Fuse
 internal import Glibc
 internal import HostSystem
-internal import Synchronization
 
 /// A text that was taken when the file was opened.
 ///
@@ -10,7 +9,7 @@ internal import Synchronization
 /// a new one.
 final class OpenText: OpenFile {
   private let take: @Sendable () throws(ControlError) -> String
-  private let state: Mutex<State>
+  private let state: Monitor<State>
 
   private struct State {
     var text: [UInt8]
@@ -19,7 +18,7 @@ final class OpenText: OpenFile {
 
   init(_ take: @escaping @Sendable () throws(ControlError) -> String) throws(ControlError) {
     self.take = take
-    state = Mutex(State(text: Array(try take().utf8)))
+    state = Monitor(State(text: Array(try take().utf8)))
   }
 
   func read(at offset: UInt64, length: Int, flags: FileFlags, reply: consuming ReadReply) {
@@ -79,7 +78,7 @@ final class OpenCommand: OpenFile {
 final class OpenWait: OpenFile {
   private let control: ControlPlane
   private let device: String
-  private let state = Mutex(State())
+  private let state = Monitor(State())
 
   private struct State {
     var text: [UInt8]?

@@ -1,13 +1,13 @@
 internal import CFuse
 internal import Glibc
-internal import Synchronization
+internal import HostSystem
 
 /// What libfuse has to say, which it says by a function that belongs to the whole process.
 ///
 /// While a mount is attempted the lines are collected, so that its failure can be told with them;
 /// otherwise they go to standard error, as libfuse itself would have it.
 enum LibraryLog {
-  private static let collected = Mutex<[String]?>(nil)
+  private static let collected = Monitor<[String]?>(nil)
 
   /// Runs `body`, and gives what libfuse said meanwhile. One at a time.
   static func collecting<Result>(_ body: () -> Result) -> (result: Result, lines: [String]) {

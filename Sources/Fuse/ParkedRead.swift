@@ -1,5 +1,5 @@
 internal import Glibc
-internal import Synchronization
+internal import HostSystem
 
 // A reader that waits for something that may never come.
 //
@@ -28,7 +28,7 @@ package final class ParkedRead: Sendable {
     var wasInterrupted = false
   }
 
-  private let state: Mutex<State>
+  private let state: Monitor<State>
   private let number: UInt
   private let table: ParkedReads
   /// Where the request came from; whoever answers does it by this.
@@ -37,7 +37,7 @@ package final class ParkedRead: Sendable {
   private init(_ owed: consuming OwedReply, number: UInt, table: ParkedReads) {
     self.number = number
     self.table = table
-    state = Mutex(State(owed: owed))
+    state = Monitor(State(owed: owed))
   }
 
   static func park(_ owed: consuming OwedReply) -> ParkedRead {
@@ -121,7 +121,7 @@ final class ParkedReads: Sendable {
     var reads: [UInt: ParkedRead] = [:]
   }
 
-  private let state = Mutex(State())
+  private let state = Monitor(State())
 
   func nextNumber() -> UInt {
     state.withLock { state in

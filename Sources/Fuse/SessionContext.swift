@@ -1,5 +1,5 @@
 internal import CFuse
-internal import Synchronization
+internal import HostSystem
 
 /// What a session keeps for its callbacks, reached through libfuse's user data.
 final class SessionContext: Sendable {
@@ -56,7 +56,7 @@ final class SessionContext: Sendable {
 /// read. The table keeps each file alive from open to release, and knows at the end of the mount
 /// which files the kernel never released (it drops releases when a connection is cut).
 final class OpenFiles: Sendable {
-  private let boxes = Mutex<[UInt64: OpenFileBox]>([:])
+  private let boxes = Monitor<[UInt64: OpenFileBox]>([:])
 
   /// How many opens have not been released.
   var count: Int { boxes.withLock { $0.count } }

@@ -1,6 +1,5 @@
 internal import Glibc
 package import HostSystem
-internal import Synchronization
 
 // Signals as calls.
 //
@@ -18,12 +17,12 @@ package final class SignalWatch: Sendable {
   }
 
   private let state = Monitor(State())
-  private let worker: Mutex<Worker?>
+  private let worker: Monitor<Worker?>
 
   /// Starts to watch. To be called before other threads are started. `receive` is called on the
   /// watch's own thread, with the number of the signal, once for each that comes.
   package init(receive: @escaping @Sendable (Int32) -> Void) throws(SystemError) {
-    worker = Mutex(nil)
+    worker = Monitor(nil)
     Self.ignoreBrokenPipes()
     Self.block()
     let started = try Worker(name: "signals") { [state] in

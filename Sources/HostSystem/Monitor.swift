@@ -1,13 +1,16 @@
 // A value, the lock around it, and a way to wait for it to change.
 //
-// Mutex of the standard library has no condition variable. A wait inside its closure could not be
-// right either: while a thread waits, others change the value, yet the compiler may keep parts of an
-// `inout` argument in registers across a call. So nobody waits inside a closure here. `wait` runs an
-// attempt; an attempt that gives nil ends its access to the value, sleeps until somebody says that
-// the value changed, and is made again.
+// Nobody waits inside a closure: while a thread waits, others change the value, yet the compiler may
+// keep parts of an `inout` argument in registers across a call. `wait` runs an attempt; an attempt
+// that gives nil ends its access to the value, sleeps until somebody says that the value changed, and
+// is made again.
 //
 //     change { $0.queue.append(item) }          // wakes all who wait
 //     let item = wait { $0.queue.popFirst() }   // sleeps while the queue is empty
+//
+// It stands also where nobody waits, in place of the standard library's Mutex: the thread sanitizer
+// knows POSIX's locks and not that one's futex, and that one knows a thread by an id that is wrong
+// after a fork.
 //
 // Deadlines are on CLOCK_MONOTONIC, so setting the calendar moves none of them.
 

@@ -1,13 +1,12 @@
 internal import CHost
 internal import Glibc
-internal import Synchronization
 
 /// A named thread that runs one function and is joined by its owner.
 package final class Worker: Sendable {
   /// What the thread is called in ps and in a debugger; the kernel keeps 15 bytes of it.
   package let name: String
   // The thread, until somebody has joined it.
-  private let thread: Mutex<pthread_t?>
+  private let thread: Monitor<pthread_t?>
 
   /// Starts a thread that runs `body`.
   package init(name: String, body: @escaping @Sendable () -> Void) throws(SystemError) {
@@ -24,7 +23,7 @@ package final class Worker: Sendable {
     }
     // Alive: the name's bytes are for the call only. A name is for people: no failure of it matters.
     _ = unsafe chainfs_thread_name(thread, String(decoding: name.utf8.prefix(15), as: UTF8.self))
-    self.thread = Mutex(thread)
+    self.thread = Monitor(thread)
   }
 
   /// Runs `body` on a new thread, for which the calling one only waits from now on.

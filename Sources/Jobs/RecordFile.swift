@@ -1,5 +1,4 @@
 internal import HostSystem
-internal import Synchronization
 
 /// The record of one running job on the host.
 ///
@@ -15,13 +14,13 @@ final class RecordFile: Sendable {
 
   private let path: String
   private let names: any NamedFiles
-  private let state: Mutex<State>
+  private let state: Monitor<State>
 
   /// `earlier` is what the file says already, if there is one.
   init(path: String, record: JobRecord, earlier: JobRecord? = nil, names: any NamedFiles) {
     self.path = path
     self.names = names
-    state = Mutex(State(record: record, isOnDisk: earlier == record))
+    state = Monitor(State(record: record, isOnDisk: earlier == record))
   }
 
   /// Changes the record, durably; does nothing where nothing changes or the job has ended.

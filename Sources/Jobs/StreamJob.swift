@@ -1,6 +1,5 @@
 internal import Chain
 internal import HostSystem
-internal import Synchronization
 
 // One running stream: the threads that do what the schedule says.
 //
@@ -34,7 +33,7 @@ final class StreamJob: Sendable {
   private let owner: any StreamJobOwner
   private let threads: Int
   private let schedule: Monitor<CopySchedule>
-  private let workers = Mutex<[Worker]>([])
+  private let workers = Monitor<[Worker]>([])
 
   init(
     disk: Disk, setting: Setting, record: RecordFile, speed: UInt64, isPaused: Bool,

@@ -1,6 +1,5 @@
 package import Chain
 package import HostSystem
-internal import Synchronization
 
 // The job of one disk: at most one at a time, with its last result.
 //
@@ -31,7 +30,7 @@ package final class StreamJobs: Sendable {
   let threads: Int
   private let onNote: @Sendable (String) -> Void
   private let onFailure: @Sendable (JobStatus) -> Void
-  let state = Mutex(State())
+  let state = Monitor(State())
 
   /// Watches over a disk that has no job yet.
   ///
@@ -199,10 +198,10 @@ extension StreamJobs: StreamJobOwner {
 
 /// Somebody who waits for the end of a job; forgetting it does not end the waiting.
 package final class JobEndRegistration: Sendable {
-  private let withdraw: Mutex<(@Sendable () -> Void)?>
+  private let withdraw: Monitor<(@Sendable () -> Void)?>
 
   init(_ withdraw: (@Sendable () -> Void)?) {
-    self.withdraw = Mutex(withdraw)
+    self.withdraw = Monitor(withdraw)
   }
 
   /// Withdraws: the action is not called any more, unless it is being called just now.

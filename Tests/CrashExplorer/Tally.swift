@@ -1,5 +1,5 @@
 import Foundation
-import Synchronization
+internal import HostSystem
 
 /// What a run has seen.
 final class Tally: Sendable {
@@ -12,7 +12,7 @@ final class Tally: Sendable {
     var failures = 0
   }
 
-  private let counts = Mutex(Counts())
+  private let counts = Monitor(Counts())
   private static let mostPrinted = 25
 
   /// How many failures there were.

@@ -1,6 +1,5 @@
 import Glibc
 import HostSystem
-import Synchronization
 
 @testable import Fuse
 
@@ -20,8 +19,8 @@ final class MemoryTree: Operations {
 
   let bytes = ByteFile()
   let waiting = WaitingFile()
-  let changes = Mutex<[AttributeChange]>([])
-  let destroyed = Mutex(0)
+  let changes = Monitor<[AttributeChange]>([])
+  let destroyed = Monitor(0)
   let forgotten = Monitor<UInt64>(0)
 
   private func attributes(_ inode: InodeNumber) -> FileAttributes? {
@@ -102,10 +101,10 @@ final class MemoryTree: Operations {
 /// A mebibyte and a bit in memory.
 final class ByteFile: OpenFile {
   static let size = (1 << 20) + 777
-  let content = Mutex([UInt8](repeating: 0, count: ByteFile.size))
-  let allocations = Mutex<[AllocationRequest]>([])
-  let syncs = Mutex<[SyncScope]>([])
-  let durableWrites = Mutex(0)
+  let content = Monitor([UInt8](repeating: 0, count: ByteFile.size))
+  let allocations = Monitor<[AllocationRequest]>([])
+  let syncs = Monitor<[SyncScope]>([])
+  let durableWrites = Monitor(0)
   let releases = Monitor(0)
 
   func read(at offset: UInt64, length: Int, flags: FileFlags, reply: consuming ReadReply) {

@@ -1,14 +1,13 @@
 import BlockIO
 import Glibc
 import HostSystem
-import Synchronization
 import TestSupport
 
 @testable import Chain
 
 /// A directory of files in memory.
 final class FuzzFiles: ImageFiles {
-  private let files = Mutex<[String: MemoryStorage]>([:])
+  private let files = Monitor<[String: MemoryStorage]>([:])
 
   /// No file gets longer: whatever an entry says, a check of the image is soon done.
   static let largest: UInt64 = 1 << 30

@@ -1,5 +1,4 @@
 import HostSystem
-import Synchronization
 import TestSupport
 import Testing
 
@@ -8,7 +7,7 @@ import Testing
   private func atEachCall(
     _ files: SimulatedFiles, _ allowed: [[UInt8]?], _ body: () throws -> Void
   ) throws {
-    let seeds = Mutex<UInt64>(0)
+    let seeds = Monitor<UInt64>(0)
     files.watch.set { [unowned files] change in
       for _ in 0..<40 {
         let seed = seeds.withLock { seed in

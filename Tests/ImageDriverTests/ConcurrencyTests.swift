@@ -1,6 +1,5 @@
 import BlockIO
 import HostSystem
-import Synchronization
 import TestSupport
 import Testing
 
@@ -24,7 +23,7 @@ struct ConcurrencyTests {
     let image = try Qcow2Image(storage: storage, cacheBytes: cacheBytes)
     let seed = Seed.of("sharedClusters \(cluster)")
     let gate = SharedGate()
-    let final = Mutex([UInt8](repeating: 0, count: size))
+    let final = Monitor([UInt8](repeating: 0, count: size))
     let workers = try (0..<Self.threads).map { number in
       try Worker(name: "writer \(number)") {
         var random = SeededGenerator(seed: seed &+ UInt64(number))

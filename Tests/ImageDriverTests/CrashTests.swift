@@ -1,6 +1,5 @@
 import BlockIO
 import HostSystem
-import Synchronization
 import TestSupport
 import Testing
 
@@ -9,7 +8,7 @@ import Testing
 /// Storage that lets a test look after every call that changes something.
 final class WatchedStorage: BlockStorage {
   let disk: SimulatedDisk
-  private let watcher = Mutex<(@Sendable (SimulatedDisk) -> Void)?>(nil)
+  private let watcher = Monitor<(@Sendable (SimulatedDisk) -> Void)?>(nil)
 
   init(_ disk: SimulatedDisk) { self.disk = disk }
 
@@ -146,8 +145,8 @@ struct CrashTests {
     let size = content.count
     let storage = WatchedStorage(disk)
     let image = try Qcow2Image(storage: storage)
-    let history = Mutex(SectorHistory(bytes: content))
-    let looks = Mutex((random: SeededGenerator(seed: random.next()), count: 0))
+    let history = Monitor(SectorHistory(bytes: content))
+    let looks = Monitor((random: SeededGenerator(seed: random.next()), count: 0))
     storage.watch { disk in
       let seed = looks.withLock { looks -> UInt64? in
         looks.count += 1

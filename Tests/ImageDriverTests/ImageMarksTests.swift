@@ -1,7 +1,6 @@
 import BlockIO
 import HostSystem
 import Qcow2Format
-import Synchronization
 import TestSupport
 import Testing
 
@@ -84,7 +83,7 @@ struct ImageMarksTests {
     let disk = try Self.fresh()
     let storage = WatchedStorage(disk)
     let image = try Qcow2Image(storage: storage)
-    let seeds = Mutex(SeededGenerator(seed: random.next()))
+    let seeds = Monitor(SeededGenerator(seed: random.next()))
     storage.watch { disk in
       let seed = seeds.withLock { $0.next() }
       do {

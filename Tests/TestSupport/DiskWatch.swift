@@ -1,5 +1,5 @@
 package import BlockIO
-import Synchronization
+internal import HostSystem
 
 /// A call that changed a simulated file or its directory.
 package struct DiskChange: Sendable {
@@ -28,7 +28,7 @@ package struct DiskChange: Sendable {
 
 /// Hears of every change of the disks that it is given to.
 package final class DiskWatch: Sendable {
-  private let body = Mutex<(@Sendable (DiskChange) -> Void)?>(nil)
+  private let body = Monitor<(@Sendable (DiskChange) -> Void)?>(nil)
 
   /// Hears nothing yet.
   package init() {}

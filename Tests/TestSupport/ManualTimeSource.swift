@@ -1,16 +1,15 @@
 package import HostSystem
-import Synchronization
 
 /// A clock that stands still until a test moves it.
 package final class ManualTimeSource: TimeSource {
-  private let elapsed: Mutex<UInt64>
+  private let elapsed: Monitor<UInt64>
   private let start: WallTime
 
   /// A clock that starts at the given moments.
   package init(
     nanoseconds: UInt64 = 1_000_000_000, wall: WallTime = WallTime(seconds: 1_700_000_000)
   ) {
-    elapsed = Mutex(nanoseconds)
+    elapsed = Monitor(nanoseconds)
     start = wall
   }
 

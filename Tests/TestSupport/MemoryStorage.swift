@@ -11,7 +11,7 @@ package final class MemoryStorage: BlockStorage {
   package let path: String
   /// Each storage is a file of its own.
   package let identity: StorageIdentity
-  private let content: Mutex<SparseBytes>
+  private let content: Monitor<SparseBytes>
   private let largest: UInt64
   private let refusesWrites: Atomic<Bool>
   private let flushes = Atomic<Int>(0)
@@ -34,7 +34,7 @@ package final class MemoryStorage: BlockStorage {
     self.largest = largest
     let inode = Self.nextInode.wrappingAdd(1, ordering: .relaxed).newValue
     identity = StorageIdentity(device: 0, inode: inode)
-    self.content = Mutex(content)
+    self.content = Monitor(content)
     refusesWrites = Atomic(isReadOnly)
   }
 

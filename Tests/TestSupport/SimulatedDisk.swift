@@ -10,7 +10,6 @@
 
 package import BlockIO
 package import HostSystem
-import Synchronization
 
 /// Storage in memory that keeps apart what is not durable yet, crashes, and fails on demand.
 package final class SimulatedDisk: BlockStorage {
@@ -46,7 +45,7 @@ package final class SimulatedDisk: BlockStorage {
   package let path: String
   /// The file; it stays the same over a crash.
   package let identity: StorageIdentity
-  private let state: Mutex<State>
+  private let state: Monitor<State>
   private let watch: DiskWatch?
 
   /// An empty disk; the seed decides how much of a failing write arrives.
@@ -56,7 +55,7 @@ package final class SimulatedDisk: BlockStorage {
     self.path = path
     self.watch = watch
     identity = StorageIdentity(device: 1, inode: inode)
-    state = Mutex(State(random: SeededGenerator(seed: seed)))
+    state = Monitor(State(random: SeededGenerator(seed: seed)))
   }
 
   /// A disk on which all of `bytes` are durable.

@@ -10,7 +10,6 @@
 package import BlockIO
 internal import Chain
 package import HostSystem
-import Synchronization
 
 /// A directory of disks that crash: its names are lost too if they were not flushed.
 package final class SimulatedFiles: ImageFiles {
@@ -30,7 +29,7 @@ package final class SimulatedFiles: ImageFiles {
     var faultOfNew: SimulatedDisk.Fault?
   }
 
-  private let state = Mutex(State())
+  private let state = Monitor(State())
   /// Hears of every change, of names as well.
   package let watch = DiskWatch()
 

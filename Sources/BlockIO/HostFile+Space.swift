@@ -9,14 +9,16 @@ extension HostFile {
     try checkWrite(at: offset, length: length)
     if length == 0 { return }
     let end = offset.rawValue + length
-    switch try attempt(.zero, at: offset, length: length) {
-    case .done: break
-    case .noRoom: try writeZeroBytes(from: offset.rawValue, to: end)
-    case .impossible:
-      if sort == .regular, try attempt(.punch, at: offset, length: length) == .done {
-        try grow(to: end)
-      } else {
-        try writeZeroBytes(from: offset.rawValue, to: end)
+    try besideWrites(at: offset, length: length) { () throws(StorageError) in
+      switch try attempt(.zero, at: offset, length: length) {
+      case .done: break
+      case .noRoom: try writeZeroBytes(from: offset.rawValue, to: end)
+      case .impossible:
+        if sort == .regular, try attempt(.punch, at: offset, length: length) == .done {
+          try grow(to: end)
+        } else {
+          try writeZeroBytes(from: offset.rawValue, to: end)
+        }
       }
     }
     reached(end)
@@ -26,7 +28,17 @@ extension HostFile {
   package func discard(at offset: HostOffset, length: UInt64) throws(StorageError) {
     try checkWrite(at: offset, length: length)
     if length == 0 { return }
-    _ = try attempt(.punch, at: offset, length: length)
+    try besideWrites(at: offset, length: length) { () throws(StorageError) in
+      _ = try attempt(.punch, at: offset, length: length)
+    }
+  }
+
+  /// Keeps off writes that have read a sector of the range and are about to put it back.
+  private func besideWrites(
+    at offset: HostOffset, length: UInt64, _ body: () throws(StorageError) -> Void
+  ) throws(StorageError) {
+    guard avoidsPageCache, let unit = directUnit else { return try body() }
+    try claiming(offset.rawValue, length, unit: unit, body)
   }
 
   /// Reserves room for a range; where the host has no such call the file only grows.
@@ -90,11 +102,11 @@ extension HostFile {
       var place = start
       while place < end {
         let count = min(most, end - place)
-        do throws(SystemError) {
-          try SystemCall.write(
-            descriptor.raw, buffer.bytes.extracting(0..<Int(count)), at: place)
-        } catch {
-          throw .system(path: path, error)
+        let zeroes = buffer.bytes.extracting(0..<Int(count))
+        if avoidsPageCache, let unit = directUnit, (place | count) % unit == 0 {
+          try writeAligned(zeroes, at: HostOffset(place))
+        } else {
+          try writeBuffered(zeroes, at: HostOffset(place))
         }
         place += count
       }
@@ -152,6 +164,8 @@ extension HostFile {
     try source.checkRange(at: sourceOffset, length: length)
     if length == 0 { return true }
     if try isCloned(from: source, at: sourceOffset, to: offset, length: length) { return true }
+    // The kernel copies by way of the page cache.
+    if avoidsPageCache { return false }
     var done: UInt64 = 0
     while done < length {
       do throws(SystemError) {

@@ -6,20 +6,24 @@ internal import Synchronization
 
 extension HostFile {
   /// The most that is moved to aligned memory at once.
-  private static let bounceSize = 1 << 20
+  static let bounceSize = 1 << 20
 
-  /// Reads through the page cache; short only at the end of the file, and `.truncated` where the file
-  /// reached further before.
+  /// Reads through the page cache unless that is avoided; short only at the end of the file, and
+  /// `.truncated` where the file reached further before.
   package func read(
     into buffer: inout MutableRawSpan, at offset: HostOffset
   ) throws(StorageError) -> Int {
     try checkRange(at: offset, length: UInt64(buffer.byteCount))
     let reach = reach.load(ordering: .acquiring)
     let count: Int
-    do throws(SystemError) {
-      count = try SystemCall.read(descriptor.raw, into: &buffer, at: offset.rawValue)
-    } catch {
-      throw .system(path: path, error)
+    if avoidsPageCache, let found = try readDirect(into: &buffer, at: offset) {
+      count = found
+    } else {
+      do throws(SystemError) {
+        count = try SystemCall.read(descriptor.raw, into: &buffer, at: offset.rawValue)
+      } catch {
+        throw .system(path: path, error)
+      }
     }
     if count < buffer.byteCount, offset.rawValue + UInt64(count) < reach {
       throw .truncated(path: path, offset: offset, wanted: buffer.byteCount, found: count)
@@ -27,12 +31,15 @@ extension HostFile {
     return count
   }
 
-  /// Writes all of `bytes`; whole pages of data go past the page cache where that is possible.
+  /// Writes all of `bytes`; whole pages of data go past the page cache where that is possible, and
+  /// everything where the page cache is avoided.
   package func write(
     _ bytes: RawSpan, at offset: HostOffset, intent: WriteIntent
   ) throws(StorageError) {
     try checkWrite(at: offset, length: UInt64(bytes.byteCount))
-    if intent == .data, usesDirectIO {
+    if avoidsPageCache {
+      try writeUnits(bytes, at: offset)
+    } else if intent == .data, usesDirectIO {
       try writeSplit(bytes, at: offset)
     } else {
       try writeBuffered(bytes, at: offset)
@@ -55,14 +62,14 @@ extension HostFile {
     }
   }
 
-  private var directUnit: UInt64? {
+  var directUnit: UInt64? {
     switch direct {
     case .some(let door): door.unit
     case .none: nil
     }
   }
 
-  private func writeBuffered(_ bytes: RawSpan, at offset: HostOffset) throws(StorageError) {
+  func writeBuffered(_ bytes: RawSpan, at offset: HostOffset) throws(StorageError) {
     do throws(SystemError) {
       try SystemCall.write(descriptor.raw, bytes, at: offset.rawValue)
     } catch {
@@ -71,7 +78,7 @@ extension HostFile {
   }
 
   /// Writes whole units, from where they are if memory is aligned, else by way of the thread's buffer.
-  private func writeDirect(_ bytes: RawSpan, at offset: HostOffset) throws(StorageError) {
+  func writeDirect(_ bytes: RawSpan, at offset: HostOffset) throws(StorageError) {
     // In bounds and alive: only the address is looked at, inside the span's own closure.
     let address = unsafe bytes.withUnsafeBytes { memory in
       UInt(bitPattern: memory.baseAddress)
@@ -92,14 +99,14 @@ extension HostFile {
     }
   }
 
-  private var directMemoryAlignment: UInt {
+  var directMemoryAlignment: UInt {
     switch direct {
     case .some(let door): UInt(door.memoryAlignment)
     case .none: 1
     }
   }
 
-  private func writeAligned(_ bytes: RawSpan, at offset: HostOffset) throws(StorageError) {
+  func writeAligned(_ bytes: RawSpan, at offset: HostOffset) throws(StorageError) {
     do throws(SystemError) {
       switch direct {
       case .some(let door):
@@ -118,7 +125,7 @@ extension HostFile {
 
   /// Makes all writes that have returned durable; a failure stays.
   package func flush() throws(StorageError) {
-    if direct == nil && isReadOnly { return }
+    if !wasOpenedForWriting { return }
     if let failure = flushes.failure { throw .flushFailed(path: path, failure) }
     do throws(SystemError) {
       // Both doors lead to one inode: its dirty pages and the device's cache are flushed for both.

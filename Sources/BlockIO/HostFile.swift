@@ -6,6 +6,15 @@
 // ends that wait. Both doors lead to one inode, and the kernel keeps them coherent: a direct write first
 // writes out, then drops, the cached pages of its range, under the inode's lock.
 //
+// Under a memory limit of this process's own, that is not enough. A page that is read or written through
+// the cache is charged to the limit; at the limit the kernel makes room first, and may wait for pages of
+// a loop device to be written that only we can write. So with `PageCache.avoided` everything takes the
+// second door: reads by way of aligned memory, odd bytes by reading their sector, changing it and
+// writing it back. Sectors in hand are claimed, so that two such writes cannot lose each other's bytes.
+// What is written that way beside the asked bytes is what is there already, so a torn sector is no
+// worse than before. One thing is left to the cache: the end of a file inside a sector, since a whole
+// sector would make the file longer; a direct read or write of it sees what the cache has.
+//
 // A file that somebody else cuts short while it is open would read as zeroes behind its new end: wrong
 // bytes, and a stream would make them lasting. So how far the file reached is remembered. What lies
 // before that counts as data, and reading it fails where the file ends earlier by now.
@@ -35,6 +44,14 @@ package final class HostFile: BlockStorage {
     case none
   }
 
+  /// Whether the host's page cache is used.
+  package enum PageCache: Sendable {
+    /// For reads, tables and odd bytes.
+    case used
+    /// Not at all, where the file system can do without.
+    case avoided
+  }
+
   /// The largest offset of a byte behind a file's end.
   static let largestSize = UInt64(Int64.max)
 
@@ -46,8 +63,10 @@ package final class HostFile: BlockStorage {
   let descriptor: OwnedDescriptor
   let direct: DirectIO?
   let flushes = SharedFlush()
+  let pageCache: PageCache
+  let claims = SectorClaims()
 
-  private let wasOpenedForWriting: Bool
+  let wasOpenedForWriting: Bool
   private let locking: Locking
   private let lock: Monitor<ImageLock>
   // Relaxed: a refusal needs no order with the bytes; who changes roles keeps writers off by itself.
@@ -65,7 +84,8 @@ package final class HostFile: BlockStorage {
   ///
   /// An active file that is opened read-only is locked as a backing file.
   package static func open(
-    _ path: String, access: Access, locking: Locking, role: StorageRole
+    _ path: String, access: Access, locking: Locking, role: StorageRole,
+    pageCache: PageCache = .used
   ) throws(StorageError) -> HostFile {
     // Found before it is opened: headers name files, and some devices act on being opened alone.
     let found = try calling(path) { () throws(SystemError) in try SystemCall.find(path) }
@@ -78,21 +98,21 @@ package final class HostFile: BlockStorage {
     let descriptor = try calling(path) { () throws(SystemError) in
       try SystemCall.open(found: raw, flags: flags)
     }
-    return try HostFile(path, descriptor, access, locking, role)
+    return try HostFile(path, descriptor, access, locking, role, pageCache)
   }
 
   /// Makes a new empty file, which must not be there yet, and opens it as an active image.
   ///
   /// Its name is durable only after `SystemCall.flushDirectory(_:)`. If it throws, there is no file.
   package static func create(
-    _ path: String, mode: UInt32 = 0o600, locking: Locking = .qemu
+    _ path: String, mode: UInt32 = 0o600, locking: Locking = .qemu, pageCache: PageCache = .used
   ) throws(StorageError) -> HostFile {
     let flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY
     let descriptor = try calling(path) { () throws(SystemError) in
       try SystemCall.open(path, flags: flags, mode: mode)
     }
     do throws(StorageError) {
-      return try HostFile(path, descriptor, .readWrite, locking, .active)
+      return try HostFile(path, descriptor, .readWrite, locking, .active, pageCache)
     } catch {
       // What is left would be in the way of the next attempt.
       do throws(SystemError) { try SystemCall.unlink(path) } catch {
@@ -104,7 +124,7 @@ package final class HostFile: BlockStorage {
 
   private init(
     _ path: String, _ descriptor: consuming OwnedDescriptor, _ access: Access,
-    _ locking: Locking, _ role: StorageRole
+    _ locking: Locking, _ role: StorageRole, _ pageCache: PageCache
   ) throws(StorageError) {
     let raw = descriptor.raw
     let status = try calling(path) { () throws(SystemError) in
@@ -128,7 +148,10 @@ package final class HostFile: BlockStorage {
     self.path = path
     identity = StorageIdentity(device: status.device, inode: status.inode)
     sort = status.sort
-    direct = access == .readWrite ? DirectIO(sameAs: raw) : nil
+    direct =
+      access == .readWrite || pageCache == .avoided
+      ? DirectIO(sameAs: raw, forWriting: access == .readWrite, beside: pageCache) : nil
+    self.pageCache = pageCache
     wasOpenedForWriting = access == .readWrite
     self.locking = locks
     lock = Monitor(held)
@@ -146,6 +169,9 @@ package final class HostFile: BlockStorage {
   package var usesDirectIO: Bool {
     direct != nil && !isDirectRefused.load(ordering: .relaxed)
   }
+
+  /// Nothing passes through the page cache but what cannot do without.
+  var avoidsPageCache: Bool { pageCache == .avoided && usesDirectIO }
 
   /// The file's length, or the disk's.
   package func size() throws(StorageError) -> UInt64 {

@@ -5,10 +5,14 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/prctl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -81,6 +85,44 @@ int chainfs_ofd_test(int descriptor, int64_t byte, pid_t *holder) {
   if (fcntl(descriptor, F_OFD_GETLK, &lock) != 0) return -1;
   *holder = lock.l_pid;
   return lock.l_type != F_UNLCK;
+}
+
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER 57
+#endif
+
+int chainfs_set_io_flusher(void) {
+  return prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+}
+
+int chainfs_keep_heap(size_t stack, size_t reserve) {
+  // The largest threshold that malloc takes: what is larger is mapped apart, and unmapped when freed.
+  enum { piece = 16 << 20, threshold = 32 << 20 };
+  if (mallopt(M_ARENA_MAX, 1) != 1 || mallopt(M_MMAP_THRESHOLD, threshold) != 1
+      || mallopt(M_TRIM_THRESHOLD, -1) != 1 || mallopt(M_TOP_PAD, 1 << 20) != 1)
+    return EINVAL;
+  pthread_attr_t attributes;
+  int status = pthread_attr_init(&attributes);
+  if (status == 0) status = pthread_attr_setstacksize(&attributes, stack);
+  if (status == 0) status = pthread_setattr_default_np(&attributes);
+  if (status != 0) return status;
+  // A chain of pieces, freed together: they are neighbours, and one free range again then.
+  void *last = NULL;
+  for (size_t held = 0; held < reserve; held += piece) {
+    void **next = malloc(piece);
+    if (next == NULL) break;
+    // A plain memset of memory that is freed unread may be left out.
+    explicit_bzero(next, piece);
+    *next = last;
+    last = next;
+  }
+  if (last == NULL && reserve > 0) return ENOMEM;
+  while (last != NULL) {
+    void *before = *(void **)last;
+    free(last);
+    last = before;
+  }
+  return 0;
 }
 
 pid_t chainfs_fork(void) {

@@ -3,8 +3,19 @@ internal import HostSystem
 
 /// The files of the host.
 package struct HostImageFiles: ImageFiles {
+  private let pageCache: HostFile.PageCache
+
   /// The host needs nothing.
-  package init() {}
+  package init() {
+    self.init(pageCache: .used)
+  }
+
+  private init(pageCache: HostFile.PageCache) {
+    self.pageCache = pageCache
+  }
+
+  /// The same files, past the host's page cache wherever that is possible.
+  package static let pastPageCache = HostImageFiles(pageCache: .avoided)
 
   /// Opens a file of the host.
   package func open(
@@ -12,7 +23,7 @@ package struct HostImageFiles: ImageFiles {
   ) throws(StorageError) -> any BlockStorage {
     try HostFile.open(
       path, access: isReadOnly ? .readOnly : .readWrite, locking: isLocked ? .qemu : .none,
-      role: role)
+      role: role, pageCache: pageCache)
   }
 
   /// Makes a file with the permissions of another one, whatever the process's mask is. Both are asked
@@ -20,7 +31,8 @@ package struct HostImageFiles: ImageFiles {
   package func create(
     _ path: String, like other: any BlockStorage, isLocked: Bool
   ) throws(StorageError) -> any BlockStorage {
-    let file = try HostFile.create(path, locking: isLocked ? .qemu : .none)
+    let file = try HostFile.create(
+      path, locking: isLocked ? .qemu : .none, pageCache: pageCache)
     do {
       if let other = other as? HostFile { try file.setPermissions(try other.permissions()) }
     } catch {

@@ -30,6 +30,9 @@ package enum ChainFilesystem {
     _ configuration: MountConfiguration, ready: () -> Void
   ) throws(MountFailure) {
     let logger = Logger(label: "chainfs")
+    let threads = configuration.threads ?? max(4, sysconf(Int32(_SC_NPROCESSORS_ONLN)) * 2)
+    let memory = ServingMemory.prepare(threads: threads, devices: configuration.devices.count)
+    tell(memory, logger)
     let ending = Ending()
     let signals: SignalWatch
     do { signals = try SignalWatch { _ in ending.requestUnmount() } } catch {
@@ -41,10 +44,13 @@ package enum ChainFilesystem {
       throw MountFailure(description: "\(error)")
     }
     let failures = FailureLog(logger, times: SystemTimeSource())
-    let disks = try open(configuration.devices, failures)
+    let disks = try open(configuration.devices, memory, failures)
     let control = ControlPlane(disks: disks, time: SystemTimeSource())
     do {
-      try serve(configuration, point, disks, control, ending, logger, failures, ready)
+      var options = sessionOptions(configuration, threads: threads)
+      if case .kept = memory { options.starting = .atOnce }
+      try serve(
+        configuration, point, options, disks, control, ending, logger, failures, ready)
     } catch {
       control.close()
       // The first failure is what is told; a disk that does not close either is logged.
@@ -57,8 +63,9 @@ package enum ChainFilesystem {
   }
 
   private static func serve(
-    _ configuration: MountConfiguration, _ point: MountPoint, _ disks: [Disk],
-    _ control: ControlPlane, _ ending: Ending, _ logger: Logger, _ failures: FailureLog,
+    _ configuration: MountConfiguration, _ point: MountPoint, _ options: SessionOptions,
+    _ disks: [Disk], _ control: ControlPlane, _ ending: Ending, _ logger: Logger,
+    _ failures: FailureLog,
     _ ready: () -> Void
   ) throws(MountFailure) {
     let times = SystemTimeSource()
@@ -73,17 +80,6 @@ package enum ChainFilesystem {
       tree: tree, control: control, owner: owner, mounter: mounter,
       caching: configuration.caching == .none ? .direct : .cached,
       mounted: FileTime(times.wallTime()))
-    let source = configuration.devices.map { device in
-      switch device.image {
-      case .qcow2(let path): "\(device.name)=\(path)"
-      case .raw(let path): "\(device.name)=raw:\(path)"
-      }
-    }
-    var options = SessionOptions(
-      source: source.joined(separator: ","),
-      threads: configuration.threads ?? max(4, sysconf(Int32(_SC_NPROCESSORS_ONLN)) * 2))
-    options.access = configuration.access
-    options.writeback = configuration.caching == .writeback ? .enabled : .disabled
     do {
       let session = try FuseSession(mountpoint: point, options: options, operations: operations)
       ending.session(session)
@@ -96,14 +92,39 @@ package enum ChainFilesystem {
     } catch { throw MountFailure(description: "\(error)") }
   }
 
+  private static func sessionOptions(
+    _ configuration: MountConfiguration, threads: Int
+  ) -> SessionOptions {
+    let source = configuration.devices.map { device in
+      switch device.image {
+      case .qcow2(let path): "\(device.name)=\(path)"
+      case .raw(let path): "\(device.name)=raw:\(path)"
+      }
+    }
+    var options = SessionOptions(source: source.joined(separator: ","), threads: threads)
+    options.access = configuration.access
+    options.writeback = configuration.caching == .writeback ? .enabled : .disabled
+    return options
+  }
+
+  private static func tell(_ memory: ServingMemory, _ logger: Logger) {
+    if let notice = memory.notice {
+      logger.log(level: notice.isWarning ? .warning : .info, "\(notice.text)")
+    }
+    logger.debug("the kernel knows that this process serves I/O: \(memory == .knownToKernel)")
+  }
+
   private static func open(
-    _ devices: [DeviceConfiguration], _ failures: FailureLog
+    _ devices: [DeviceConfiguration], _ memory: ServingMemory, _ failures: FailureLog
   ) throws(MountFailure) -> [Disk] {
     var disks: [Disk] = []
+    var files = HostImageFiles()
+    if case .kept = memory { files = .pastPageCache }
     for device in devices {
       do {
         disks.append(
-          try Disk.open(device, onFlushFailure: { failures.note($0, of: device.name) }))
+          try Disk.open(
+            device, files: files, onFlushFailure: { failures.note($0, of: device.name) }))
       } catch {
         let sentence = "\(device.name): \(error.description)"
         _ = close(disks)

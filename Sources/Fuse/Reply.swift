@@ -233,6 +233,11 @@ enum ThreadBuffer {
     unsafe UnsafeMutableRawBufferPointer(start: memory(), count: min(max(length, 0), capacity))
   }
 
+  /// Makes this thread's buffer if there is none.
+  static func prepare() {
+    _ = unsafe memory()
+  }
+
   private static func memory() -> UnsafeMutableRawPointer {
     if let memory = unsafe ThreadSlot.memory(slot) { return unsafe memory }
     guard let memory = unsafe aligned_alloc(pageSize, capacity) else {

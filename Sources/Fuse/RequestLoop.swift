@@ -7,7 +7,9 @@ internal import Synchronization
 //
 // There is one to begin with. A worker that takes a request while no other waits for one starts the
 // next, up to a limit; none ends before the session, since their buffers are warm and a new thread
-// costs more than many reads. Two steps of one counter are all that workers share for a request.
+// costs more than many reads. Two steps of one counter are all that workers share for a request. Where a
+// thread that starts could wait for memory that only the workers can free, all are started at once, with
+// their buffers, before the first request.
 //
 // The end: once the kernel has cut the connection each worker reads ENODEV and leaves. While it is
 // connected, `end` marks the session, and the thread in `run` sends the workers SIGURG, again and again
@@ -30,14 +32,16 @@ internal import Synchronization
 
   private let session: OpaquePointer
   private let limit: Int
+  private let starting: ThreadStarting
   private let state = Monitor(State())
   /// Workers that wait for a request, or are about to.
   private let waiting = Atomic<Int>(0)
   private let isFull = Atomic<Bool>(false)
 
-  init(_ session: OpaquePointer, threads: Int) {
+  init(_ session: OpaquePointer, threads: Int, starting: ThreadStarting) {
     unsafe self.session = session
     limit = threads
+    self.starting = starting
   }
 
   /// Serves until the connection is cut or `end` is called, and all workers have left. Gives 0, or the
@@ -46,7 +50,9 @@ internal import Synchronization
     Self.wakeable()
     let number = unsafe RequestDevice.connect(session)
     if number != 0 { return number }
-    state.withLock { start(&$0) }
+    state.withLock { state in
+      for _ in 0..<(starting == .atOnce ? limit : 1) { start(&state) }
+    }
     state.wait(while: { $0.running > 0 && !$0.isEnding })
     let clock = SystemTimeSource()
     while !hasEnded() {
@@ -87,6 +93,7 @@ internal import Synchronization
 
   private func work() {
     state.withLock { $0.threads.append(pthread_self()) }
+    if starting == .atOnce { ThreadBuffer.prepare() }
     let number: Int32 =
       if let device = RequestDevice(session: unsafe fuse_session_fd(session)) {
         device.answering { serve() }

@@ -66,7 +66,8 @@ internal import Synchronization
       throw unsafe .optionsRefused(made.lines)
     }
     unsafe self.session = session
-    loop = unsafe RequestLoop(session, threads: max(options.threads, 1))
+    loop = unsafe RequestLoop(
+      session, threads: max(options.threads, 1), starting: options.starting)
     let mounted = LibraryLog.collecting { unsafe fuse_session_mount(session, mountpoint.path) }
     if mounted.result != 0 {
       unsafe fuse_session_destroy(session)

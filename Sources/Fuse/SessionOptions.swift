@@ -22,6 +22,14 @@ package enum WritebackCaching: Sendable {
   case enabled
 }
 
+/// When the threads that serve are started.
+package enum ThreadStarting: Sendable {
+  /// As they are needed.
+  case onDemand
+  /// All at the beginning, with their buffers, so that serving needs no memory.
+  case atOnce
+}
+
 /// How a file system is mounted and served. There is no way to pass other options through.
 package struct SessionOptions: Sendable {
   /// What stands in the first column of /proc/mounts.
@@ -32,8 +40,10 @@ package struct SessionOptions: Sendable {
   package var permissionChecks = PermissionChecks.kernel
   /// Whether the kernel may collect writes.
   package var writeback = WritebackCaching.disabled
-  /// The largest number of threads that take requests; they are started as they are needed.
+  /// The largest number of threads that take requests.
   package var threads: Int
+  /// When they are started.
+  package var starting = ThreadStarting.onDemand
 
   /// Options with defaults for everything but the name and the threads.
   package init(source: String, threads: Int) {

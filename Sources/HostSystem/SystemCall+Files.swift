@@ -72,10 +72,13 @@ extension SystemCall {
   }
 
   /// A second open file of the same inode that passes the page cache by, nil where that is not to be had.
-  package static func openDirect(sameAs descriptor: Int32) -> OwnedDescriptor? {
+  package static func openDirect(
+    sameAs descriptor: Int32, forWriting: Bool
+  ) -> OwnedDescriptor? {
     let path = "/proc/self/fd/\(descriptor)"
+    let access = forWriting ? O_RDWR : O_RDONLY
     do throws(SystemError) {
-      return try open(path, flags: O_RDWR | O_NONBLOCK | chainfs_o_direct)
+      return try open(path, flags: access | O_NONBLOCK | chainfs_o_direct)
     } catch {
       return nil
     }
@@ -102,6 +105,27 @@ extension SystemCall {
     return try unsafe buffer.withUnsafeMutableBytes { bytes throws(SystemError) -> Int in
       var done = 0
       while done < wanted, let start = bytes.baseAddress {
+        let count = try retrying("read") {
+          unsafe pread(descriptor, start + done, wanted - done, off_t(offset) + done)
+        }
+        if count == 0 { break }
+        done += count
+      }
+      return done
+    }
+  }
+
+  /// Reads whole units until `buffer` is full or the file ends, which it may do inside a unit.
+  ///
+  /// For direct I/O: what follows a part of a unit is not asked for.
+  package static func readUnits(
+    _ descriptor: Int32, into buffer: inout MutableRawSpan, at offset: UInt64, unit: Int
+  ) throws(SystemError) -> Int {
+    let wanted = buffer.byteCount
+    // Alive: inside the span's own closure. In bounds: `done` never passes the count.
+    return try unsafe buffer.withUnsafeMutableBytes { bytes throws(SystemError) -> Int in
+      var done = 0
+      while done < wanted, done.isMultiple(of: unit), let start = bytes.baseAddress {
         let count = try retrying("read") {
           unsafe pread(descriptor, start + done, wanted - done, off_t(offset) + done)
         }

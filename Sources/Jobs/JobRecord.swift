@@ -59,7 +59,7 @@ struct JobRecord: Codable, Sendable, Equatable {
   init(bytes: [UInt8], path: String) throws(RecordError) {
     guard bytes.count <= 65536 else { throw .ignored(path: path, reason: "it is too long") }
     guard bytes.starts(with: Self.mark.utf8), let line = bytes.firstIndex(of: UInt8(ascii: "\n"))
-    else { throw .ignored(path: path, reason: "it is not a record of this version") }
+    else { throw .ignored(path: path, reason: Self.strangeness(of: bytes)) }
     let body = Array(bytes[(line + 1)...])
     let sum = String(decoding: bytes[Self.mark.utf8.count..<line], as: UTF8.self)
     guard sum == Self.checksum(body) else {
@@ -70,6 +70,19 @@ struct JobRecord: Codable, Sendable, Equatable {
     } catch {
       throw .ignored(path: path, reason: "it does not hold what a job needs")
     }
+  }
+
+  /// Why a file does not begin as a record does.
+  private static func strangeness(of bytes: [UInt8]) -> String {
+    let kind = "chainfs-job "
+    if bytes.starts(with: kind.utf8) {
+      let rest = String(decoding: bytes.dropFirst(kind.utf8.count).prefix(11), as: UTF8.self)
+      let digits = rest.prefix { $0.isNumber }
+      if let version = UInt32(digits), version > 1, rest.dropFirst(digits.count).first == " " {
+        return "it is of version \(version), and this chainfs reads version 1"
+      }
+    }
+    return "it is not a job record"
   }
 
   /// FNV-1a of 64 bits: it is to find torn files, not forged ones.

@@ -87,10 +87,12 @@ import Testing
     #expect(error == .notAFile(path: path))
   }
 
-  @Test("direct and buffered writes at any alignment read back as one file")
-  func mixedDoors() throws {
+  @Test(
+    "direct and buffered writes at any alignment read back as one file",
+    arguments: [HostFile.PageCache.used, .avoided])
+  func mixedDoors(pageCache: HostFile.PageCache) throws {
     var random = Seed.generator("mixedDoors")
-    let file = try HostFile.create(directory.file("image"))
+    let file = try HostFile.create(directory.file("image"), pageCache: pageCache)
     let size = 1 << 20
     var model = ByteModel(size: size)
     try file.truncate(to: UInt64(size))
@@ -128,7 +130,8 @@ import Testing
   @Test("data passes the page cache by where the file system lets it")
   func usesDirectIO() throws {
     let file = try HostFile.create(directory.file("image"))
-    let isPossible = DirectIO(sameAs: file.descriptor.raw) != nil
+    let isPossible =
+      DirectIO(sameAs: file.descriptor.raw, forWriting: true, beside: .used) != nil
     #expect(file.usesDirectIO == isPossible)
     try file.put([UInt8](repeating: 1, count: 8192), at: 0)
     #expect(file.usesDirectIO == isPossible)

@@ -32,6 +32,23 @@ struct JobRecordTests {
     }
   }
 
+  @Test(
+    "a record of another version is told by its number",
+    arguments: [
+      ("chainfs-job 2 0123\n{}\n", "version 2"), ("chainfs-job 4294967295 x\n", "4294967295"),
+      ("chainfs-job 42949672960 x\n", "not a job record"),
+      ("chainfs-job 0 x\n", "not a job record"),
+      ("chainfs-job 2", "not a job record"), ("chainfs-job \n", "not a job record"),
+    ])
+  func versions(text: String, sentence: String) {
+    do {
+      _ = try JobRecord(bytes: Array(text.utf8), path: "r")
+      Issue.record("it was followed")
+    } catch {
+      #expect("\(error)".contains(sentence))
+    }
+  }
+
   @Test("a file of another kind or size is told by its name")
   func foreign() {
     for bytes in [[], Array("hello\n".utf8), [UInt8](repeating: 0, count: 70_000)] {

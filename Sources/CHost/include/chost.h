@@ -34,6 +34,12 @@ int chainfs_ofd_share(int descriptor, int64_t byte);
 int chainfs_ofd_unlock(int descriptor, int64_t byte);
 int chainfs_ofd_test(int descriptor, int64_t byte, pid_t *holder);
 
+// Memory. `chainfs_set_io_flusher` is prctl(PR_SET_IO_FLUSHER). `chainfs_keep_heap` has the C library
+// give no memory back and take it from one heap, gives new threads stacks of `stack` bytes, and holds
+// `reserve` bytes of the heap ready; 0 or an errno. Both are for a process with one thread.
+int chainfs_set_io_flusher(void);
+int chainfs_keep_heap(size_t stack, size_t reserve);
+
 // Processes and threads.
 pid_t chainfs_fork(void);
 // Runs a function on a new thread that takes over the caller's signals; the caller only waits for its end.

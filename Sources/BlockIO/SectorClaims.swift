@@ -1,17 +1,19 @@
 internal import HostSystem
 
-// A sector is encrypted as a whole, so a write of a few bytes reads it, changes it and writes it all.
-// Two such writers must not mix, or one loses its bytes; and a reader that sees half of a sector's
-// new bytes would decrypt to garbage what on a plain disk is old or new. So whoever uses sectors says
-// which, and waits for those who came before and do not go together with it: writers with anybody,
+// A sector that is encrypted, or that passes the page cache by, is written as a whole, so a write of a
+// few bytes reads it, changes it and writes it all. Two such writers must not mix, or one loses its
+// bytes; and a reader that sees half of an encrypted sector's new bytes would decrypt to garbage what
+// on a plain disk is old or new. So whoever uses sectors says which, and waits for those who came before and do not go together with it: writers with anybody,
 // readers with writers. First come, first served, so nobody waits for ever. A claim is held across
 // one transfer of the storage below; whoever holds one asks for no other.
 
 /// Keeps those apart who use the same sectors, unless all of them read.
-final class SectorClaims: Sendable {
+package final class SectorClaims: Sendable {
   /// What a claim is for.
-  enum Use: Sendable {
+  package enum Use: Sendable {
+    /// Beside other readers.
     case reading
+    /// Alone.
     case writing
   }
 
@@ -39,8 +41,11 @@ final class SectorClaims: Sendable {
 
   private let state = Monitor(State())
 
+  /// Nobody uses anything yet.
+  package init() {}
+
   /// Runs `body` once nobody else uses the sectors in a way that does not go together with it.
-  func during<Failure: Error>(
+  package func during<Failure: Error>(
     _ use: Use, of sectors: Range<UInt64>, _ body: () throws(Failure) -> Void
   ) throws(Failure) {
     let number = state.withLock { state -> UInt64 in

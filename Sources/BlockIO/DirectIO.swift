@@ -20,7 +20,10 @@ struct DirectIO: ~Copyable, Sendable {
       return nil
     }
     let wish = SystemCall.directAlignment(of: descriptor.raw) ?? (memory: page, offset: page)
-    if wish.memory == 0 || wish.offset == 0 { return nil }
+    // 0 is a file that has no such door; the rest is more than a thread's buffer gives.
+    guard wish.memory > 0, wish.memory <= ThreadScratch.alignment,
+      wish.offset.nonzeroBitCount == 1, wish.offset <= HostFile.bounceSize
+    else { return nil }
     self.descriptor = descriptor
     memoryAlignment = Int(wish.memory)
     unit = UInt64(cache == .avoided ? wish.offset : max(page, wish.offset))

@@ -41,12 +41,13 @@ extension HostFile {
   }
 
   /// Writes whole units as they are and the parts of others into what is there.
-  func writeUnits(_ bytes: RawSpan, at offset: HostOffset) throws(StorageError) {
-    guard let unit = directUnit else { return try writeBuffered(bytes, at: offset) }
-    let start = offset.rawValue
-    let split = WriteSplit(offset: start, count: bytes.byteCount, unit: unit)
+  func writeUnits(
+    _ bytes: RawSpan, at offset: HostOffset, unit: UInt64
+  ) throws(StorageError) {
+    let split = WriteSplit(offset: offset.rawValue, count: bytes.byteCount, unit: unit)
     let tail = split.head + split.middle
-    try claiming(start, UInt64(bytes.byteCount), unit: unit) { () throws(StorageError) in
+    try besideWrites(at: offset, length: UInt64(bytes.byteCount)) { () throws(StorageError) in
+      if !usesDirectIO { return try writeBuffered(bytes, at: offset) }
       if split.head > 0 {
         try writePart(bytes.extracting(0..<split.head), at: offset, unit: unit)
       }
@@ -60,11 +61,12 @@ extension HostFile {
     }
   }
 
-  /// Keeps others from the units of a range while `body` changes them.
-  func claiming(
-    _ start: UInt64, _ length: UInt64, unit: UInt64, _ body: () throws(StorageError) -> Void
+  /// Keeps off writes that have read a unit of the range and are about to put it back.
+  func besideWrites(
+    at offset: HostOffset, length: UInt64, _ body: () throws(StorageError) -> Void
   ) throws(StorageError) {
-    guard length > 0 else { return }
+    guard let unit = claimedUnit, length > 0 else { return try body() }
+    let start = offset.rawValue
     let units = start / unit..<(start + length - 1) / unit + 1
     // Lock: sectors of the file are claimed last of all, across system calls only.
     try claims.during(.writing, of: units, body)

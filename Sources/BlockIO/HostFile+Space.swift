@@ -33,14 +33,6 @@ extension HostFile {
     }
   }
 
-  /// Keeps off writes that have read a sector of the range and are about to put it back.
-  private func besideWrites(
-    at offset: HostOffset, length: UInt64, _ body: () throws(StorageError) -> Void
-  ) throws(StorageError) {
-    guard avoidsPageCache, let unit = directUnit else { return try body() }
-    try claiming(offset.rawValue, length, unit: unit, body)
-  }
-
   /// Reserves room for a range; where the host has no such call the file only grows.
   package func allocate(at offset: HostOffset, length: UInt64) throws(StorageError) {
     try checkWrite(at: offset, length: length)
@@ -163,9 +155,12 @@ extension HostFile {
     guard let source = source as? HostFile else { return false }
     try source.checkRange(at: sourceOffset, length: length)
     if length == 0 { return true }
-    if try isCloned(from: source, at: sourceOffset, to: offset, length: length) { return true }
-    // The kernel copies by way of the page cache.
-    if avoidsPageCache { return false }
+    var isCloned = false
+    try besideWrites(at: offset, length: length) { () throws(StorageError) in
+      isCloned = try self.isCloned(from: source, at: sourceOffset, to: offset, length: length)
+    }
+    // What the kernel copies goes by way of the page cache.
+    if isCloned || claimedUnit != nil { return isCloned }
     var done: UInt64 = 0
     while done < length {
       do throws(SystemError) {

@@ -37,8 +37,8 @@ extension HostFile {
     _ bytes: RawSpan, at offset: HostOffset, intent: WriteIntent
   ) throws(StorageError) {
     try checkWrite(at: offset, length: UInt64(bytes.byteCount))
-    if avoidsPageCache {
-      try writeUnits(bytes, at: offset)
+    if let unit = claimedUnit {
+      try writeUnits(bytes, at: offset, unit: unit)
     } else if intent == .data, usesDirectIO {
       try writeSplit(bytes, at: offset)
     } else {

@@ -173,6 +173,10 @@ package final class HostFile: BlockStorage {
   /// Nothing passes through the page cache but what cannot do without.
   var avoidsPageCache: Bool { pageCache == .avoided && usesDirectIO }
 
+  /// The unit by which writers claim what they write, nil where none of them reads it before. Does not
+  /// change while the file is open: he who claimed a sector before a refusal still puts it back.
+  var claimedUnit: UInt64? { pageCache == .avoided ? directUnit : nil }
+
   /// The file's length, or the disk's.
   package func size() throws(StorageError) -> UInt64 {
     try calling(path) { () throws(SystemError) in

@@ -3,9 +3,11 @@ internal import HostSystem
 // A sector that is encrypted, or that passes the page cache by, is written as a whole, so a write of a
 // few bytes reads it, changes it and writes it all. Two such writers must not mix, or one loses its
 // bytes; and a reader that sees half of an encrypted sector's new bytes would decrypt to garbage what
-// on a plain disk is old or new. So whoever uses sectors says which, and waits for those who came before and do not go together with it: writers with anybody,
-// readers with writers. First come, first served, so nobody waits for ever. A claim is held across
-// one transfer of the storage below; whoever holds one asks for no other.
+// on a plain disk is old or new. So whoever uses sectors says which, and waits for those who came
+// before and do not go together with it: writers with anybody, readers with writers. First come, first
+// served, so nobody waits for ever. A claim is held across one transfer of the storage below; whoever
+// holds one asks for no other of the same file. The claims of an encrypted image lie above those of the
+// file that it is in.
 
 /// Keeps those apart who use the same sectors, unless all of them read.
 package final class SectorClaims: Sendable {

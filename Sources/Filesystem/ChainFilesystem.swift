@@ -11,7 +11,7 @@ internal import Chain
 internal import Control
 internal import Fuse
 internal import Glibc
-internal import HostSystem
+package import HostSystem
 internal import Logging
 
 /// Why a mount could not be made, or did not end well.
@@ -22,16 +22,26 @@ package struct MountFailure: Error, CustomStringConvertible, Sendable {
 
 /// A mounted set of disks.
 package enum ChainFilesystem {
+  /// Gets the process ready to serve; called by its first thread while it has no other, and after the
+  /// last fork.
+  package static func prepare(_ configuration: MountConfiguration) -> ServingMemory {
+    ResourceLimit.raiseOpenFiles()
+    return ServingMemory.prepare(
+      threads: threads(configuration), devices: configuration.devices.count)
+  }
+
+  private static func threads(_ configuration: MountConfiguration) -> Int {
+    configuration.threads ?? max(4, sysconf(Int32(_SC_NPROCESSORS_ONLN)) * 2)
+  }
+
   /// Mounts, calls `ready`, and serves until the mount is unmounted or a signal ends it.
   ///
-  /// No other thread may run yet. Returns once everything is on disk and the images are released;
-  /// throws if something could not be opened, mounted or made durable.
+  /// `memory` is what `prepare` gave. No other thread may be active yet. Returns once everything is on disk
+  /// and the images are released; throws if something could not be opened, mounted or made durable.
   package static func mount(
-    _ configuration: MountConfiguration, ready: () -> Void
+    _ configuration: MountConfiguration, memory: ServingMemory, ready: () -> Void
   ) throws(MountFailure) {
     let logger = Logger(label: "chainfs")
-    let threads = configuration.threads ?? max(4, sysconf(Int32(_SC_NPROCESSORS_ONLN)) * 2)
-    let memory = ServingMemory.prepare(threads: threads, devices: configuration.devices.count)
     tell(memory, logger)
     let ending = Ending()
     let signals: SignalWatch
@@ -47,7 +57,7 @@ package enum ChainFilesystem {
     let disks = try open(configuration.devices, memory, failures)
     let control = ControlPlane(disks: disks, time: SystemTimeSource())
     do {
-      var options = sessionOptions(configuration, threads: threads)
+      var options = sessionOptions(configuration)
       if case .kept = memory { options.starting = .atOnce }
       try serve(
         configuration, point, options, disks, control, ending, logger, failures, ready)
@@ -92,16 +102,15 @@ package enum ChainFilesystem {
     } catch { throw MountFailure(description: "\(error)") }
   }
 
-  private static func sessionOptions(
-    _ configuration: MountConfiguration, threads: Int
-  ) -> SessionOptions {
+  private static func sessionOptions(_ configuration: MountConfiguration) -> SessionOptions {
     let source = configuration.devices.map { device in
       switch device.image {
       case .qcow2(let path): "\(device.name)=\(path)"
       case .raw(let path): "\(device.name)=raw:\(path)"
       }
     }
-    var options = SessionOptions(source: source.joined(separator: ","), threads: threads)
+    var options = SessionOptions(
+      source: source.joined(separator: ","), threads: threads(configuration))
     options.access = configuration.access
     options.writeback = configuration.caching == .writeback ? .enabled : .disabled
     return options

@@ -15,7 +15,8 @@ package enum MemoryLimit {
   package static func ofProcess() -> UInt64? {
     let machine = UInt64(sysconf(Int32(_SC_PHYS_PAGES))) * UInt64(sysconf(Int32(_SC_PAGESIZE)))
     let limit = limit(
-      groups: text("/proc/self/cgroup"), mounts: text("/proc/self/mountinfo"), file: text)
+      groups: SystemCall.text(of: "/proc/self/cgroup"),
+      mounts: SystemCall.text(of: "/proc/self/mountinfo"), file: SystemCall.text)
     return limit.flatMap { $0 < machine ? $0 : nil }
   }
 
@@ -92,16 +93,5 @@ package enum MemoryLimit {
       directory = String(directory[..<slash])
     }
     return smallest
-  }
-
-  private static func text(_ path: String) -> String? {
-    do throws(SystemError) {
-      return try AtomicFile.contents(of: path, limit: 1 << 20).map {
-        String(decoding: $0, as: UTF8.self)
-      }
-    } catch {
-      // What cannot be read limits nothing that we know of.
-      return nil
-    }
   }
 }

@@ -28,7 +28,9 @@ package enum ServingMemory: Sendable, Equatable {
   /// Memory is kept ready: `reserve` bytes of `limit`; `lockFailure` says why it could not be locked.
   case kept(reserve: UInt64, limit: UInt64, lockFailure: SystemError?)
 
-  /// Does what is needed, for a process that has one thread still and will serve with `threads`.
+  /// Does what is needed, for a process that will serve with `threads`.
+  ///
+  /// It has one thread still, the one it began with: only that one's heap is one that all will share.
   package static func prepare(threads: Int, devices: Int) -> ServingMemory {
     // Threads inherit it.
     if chainfs_set_io_flusher() == 0 { return .knownToKernel }
@@ -38,6 +40,9 @@ package enum ServingMemory: Sendable, Equatable {
     do throws(SystemError) {
       // Heap first: what is locked then is there as a whole.
       try SystemCall.checking("malloc", chainfs_keep_heap(stackBytes, Int(reserve)))
+      guard ResourceLimit.permitsLocking() else {
+        throw SystemError(call: "mlockall", number: EPERM)
+      }
       _ = try SystemCall.retrying("mlockall") { mlockall(MCL_CURRENT | MCL_FUTURE) }
     } catch { failure = error }
     return .kept(reserve: reserve, limit: limit, lockFailure: failure)
@@ -46,10 +51,11 @@ package enum ServingMemory: Sendable, Equatable {
   /// The stack of a thread. It is locked as a whole, and the system's 8 MiB are far too much for that.
   private static let stackBytes = 512 << 10
 
-  /// Room for the buffers of the threads and the caches of the devices, a third of the limit at most.
+  /// Room for the buffers of the threads and the caches of the devices; a third of the limit and 256 MiB
+  /// at most.
   static func reserve(threads: Int, devices: Int, limit: UInt64) -> UInt64 {
     let wanted = UInt64(threads) * 5 << 20 + UInt64(devices) * 16 << 20
-    return min(wanted, limit / 3)
+    return min(wanted, limit / 3, 256 << 20)
   }
 
   /// A sentence for the log, and whether it is a warning; nil if there is nothing to tell.
@@ -60,7 +66,7 @@ package enum ServingMemory: Sendable, Equatable {
       if let failure {
         (
           "memory is limited to \(limit) bytes and could not be locked (\(failure)); a loop device on "
-            + "this mount may hang when it runs out: raise the limit of locked memory (ulimit -l)",
+            + "this mount may hang when it runs out: allow it to lock memory (ulimit -l unlimited)",
           true
         )
       } else {

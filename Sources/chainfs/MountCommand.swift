@@ -2,6 +2,7 @@ internal import ArgumentParser
 internal import Chain
 internal import Filesystem
 internal import Glibc
+internal import HostSystem
 internal import Logging
 
 struct Mount: ParsableCommand {
@@ -46,14 +47,16 @@ struct Mount: ParsableCommand {
     if foreground {
       MessageLog.start(options.logPath == nil ? .standardError : .file)
       if let path = options.logPath { try Processes.redirectStandardError(to: path) }
-      try Self.serve(configuration) {}
+      try Self.serve(configuration, ChainFilesystem.prepare(configuration)) {}
     } else {
       let log = options.logPath
-      try Processes.startDaemon { signal in
+      try Processes.startDaemon {
+        ChainFilesystem.prepare(configuration)
+      } _: { signal, memory in
         do {
           if let path = log { try Processes.redirectStandardError(to: path) }
           MessageLog.start(log == nil ? .system : .file)
-          try Self.serve(configuration) {
+          try Self.serve(configuration, memory) {
             // The log is the only way to hear of a failure here, and the mount is up.
             do {
               try Processes.detachStandardStreams(log: log)
@@ -74,9 +77,9 @@ struct Mount: ParsableCommand {
 
   /// Serves until the filesystem is unmounted; `ready` is called when it can be used.
   private static func serve(
-    _ configuration: MountConfiguration, ready: () -> Void
+    _ configuration: MountConfiguration, _ memory: ServingMemory, ready: () -> Void
   ) throws {
     signal(SIGPIPE, SIG_IGN)
-    try ChainFilesystem.mount(configuration, ready: ready)
+    try ChainFilesystem.mount(configuration, memory: memory, ready: ready)
   }
 }

@@ -38,8 +38,11 @@ enum Processes {
 
   /// Runs `body` in a daemon; returns once it has called `send("ready")`.
   ///
-  /// Any other text that it sends is the reason why it could not start, and is thrown.
-  static func startDaemon(_ body: @escaping @Sendable (ReadySignal) -> Int32) throws {
+  /// Any other text that it sends is the reason why it could not start, and is thrown. `preparing` is
+  /// called by the daemon's first thread, before there is another one.
+  static func startDaemon<Prepared: Sendable>(
+    preparing: () -> Prepared, _ body: @escaping @Sendable (ReadySignal, Prepared) -> Int32
+  ) throws {
     var ends: [Int32] = [-1, -1]
     try Files.naming("daemon") { () throws(SystemError) in
       // In bounds and alive: the array has the two elements that pipe fills.
@@ -52,8 +55,9 @@ enum Processes {
       // No directory is kept busy by a daemon.
       _ = unsafe chdir("/")
       let descriptor = ends[1]
+      let prepared = preparing()
       do throws(SystemError) {
-        try Worker.replaceThread { _exit(body(ReadySignal(descriptor: descriptor))) }
+        try Worker.replaceThread { _exit(body(ReadySignal(descriptor: descriptor), prepared)) }
       } catch {
         ReadySignal(descriptor: descriptor).send("daemon: \(error)")
       }

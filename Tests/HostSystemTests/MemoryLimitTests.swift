@@ -61,5 +61,17 @@ import Testing
     #expect(ServingMemory.reserve(threads: 4, devices: 1, limit: 1 << 30) == 36 << 20)
     #expect(ServingMemory.reserve(threads: 8, devices: 2, limit: 1 << 30) == 72 << 20)
     #expect(ServingMemory.reserve(threads: 64, devices: 1, limit: 96 << 20) == 32 << 20)
+    #expect(ServingMemory.reserve(threads: 64, devices: 900, limit: 1 << 40) == 256 << 20)
+  }
+
+  @Test(
+    "a capability is read from what the kernel tells of the process",
+    arguments: [
+      ("Name:\tx\nCapEff:\t0000000000004000\nCapBnd:\t0\n", true),
+      ("CapPrm:\t0000000000004000\nCapEff:\t000001ffffffbfff\n", false),
+      ("CapEff:\tnonsense\n", false), ("", false), (nil, false),
+    ] as [(String?, Bool)])
+  func capability(status: String?, isThere: Bool) {
+    #expect(ResourceLimit.isCapable(inStatus: status, of: 14) == isThere)
   }
 }

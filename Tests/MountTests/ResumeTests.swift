@@ -56,7 +56,7 @@ extension MountTests {
         """)
     }
 
-    @Test("what was copied is durable two seconds later, at any speed", arguments: ["200K", "6M"])
+    @Test("what was copied becomes durable while the job goes on", arguments: ["200K", "6M"])
     func durable(speed: String) throws {
       let box = try Sandbox()
       try box.run(
@@ -65,24 +65,9 @@ extension MountTests {
         qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2
         chainfs mount vda=top.qcow2 mnt; chainfs stream --speed \(speed) mnt/vda
         """)
-      let clock = SystemTimeSource()
-      var samples: [(at: MonotonicTime, copied: UInt64, durable: UInt64)] = []
-      let start = clock.now()
-      while clock.now().nanoseconds(since: start) < 3_500_000_000 {
-        let before = clock.now()
-        let status = try box.status()
-        let copied = UInt64(status["copied"] ?? "") ?? 0
-        let durable = UInt64(status["durable"] ?? "") ?? 0
-        // What was copied at the first moment is compared with what is durable behind the second.
-        samples.append((before, copied, durable))
-        usleep(100_000)
-      }
-      for (index, early) in samples.enumerated() {
-        let late = samples[index...].first { $0.at.nanoseconds(since: early.at) >= 2_000_000_000 }
-        if let late { #expect(late.durable >= early.copied, "\(early) and \(late)") }
-      }
-      let last = try #require(samples.last)
-      #expect(last.durable > 0)
+      // That it takes two seconds at most is shown with a clock that is not the machine's, in JobsTests.
+      let copied = try wait(box, "copied", atLeast: 1)
+      let durable = try wait(box, "durable", atLeast: copied)
       try finish(.kill, box)
       // At least as much is in the image as was said.
       let there = try box.run(
@@ -91,7 +76,7 @@ extension MountTests {
           awk -F'[ ,]+' '/"depth": 0/ { for (i = 1; i < NF; i++) if ($i == "\\"length\\":") n += $(i + 1) }
             END { print n + 0 }'
         """)
-      #expect(try #require(UInt64(there)) >= last.durable)
+      #expect(try #require(UInt64(there)) >= durable)
     }
 
     // MARK: - Parts
@@ -133,6 +118,16 @@ extension MountTests {
         usleep(2000)
       }
       Issue.record("the job does not come to \(offset)")
+    }
+
+    /// Waits until the job's status names a number that is large enough, and gives it.
+    private func wait(_ box: Sandbox, _ key: String, atLeast least: UInt64) throws -> UInt64 {
+      for _ in 0..<6000 {
+        let found = UInt64(try box.status()[key] ?? "") ?? 0
+        if found >= least { return found }
+        usleep(10_000)
+      }
+      throw CommandFailure(description: "\(key) does not come to \(least): \(try box.status())")
     }
 
     private func finish(_ end: End, _ box: Sandbox) throws {

@@ -322,7 +322,9 @@ final class Run {
     disk = nil
     if isSticky { isCrashed = true }
     (isSticky, isStopped) = (false, false)
-    let disk = try Disk.open(try configuration(image), timeSource: LateClock())
+    let disk = try Disk.open(
+      try configuration(image), timeSource: LateClock(),
+      files: scenario.isPastPageCache ? HostImageFiles.pastPageCache : HostImageFiles())
     self.disk = disk
     if !isCrashed { return }
     let found = try Self.allBytes(of: disk)
@@ -471,7 +473,9 @@ final class Run {
         }
       }
     }
-    let disk = try Disk.open(try configuration(image), timeSource: LateClock())
+    let disk = try Disk.open(
+      try configuration(image), timeSource: LateClock(),
+      files: scenario.isPastPageCache ? HostImageFiles.pastPageCache : HostImageFiles())
     let found = try Self.allBytes(of: disk)
     if let fault = expected.firstFault(in: found, afterCrash: isCrashed) {
       find("opened again\(isCrashed ? " as after a crash" : ""): byte \(fault) is wrong")

@@ -58,6 +58,8 @@ struct Scenario: Sendable {
   /// Makes the images, in a directory of its own.
   var script: String
   var isRaw = false
+  /// The images are used as under a memory limit.
+  var isPastPageCache = false
   var secret: String?
   /// The working directory is that of the images, which are named without one.
   var isRelative = false

@@ -12,7 +12,7 @@ extension Scenario {
   static let all =
     [
       chain, relative, raw, dataFile, rawDataFile, snapshots, subclusters, refcounts, encrypted,
-      recovery, version2, withoutHoles, files, conflict, leftJob,
+      recovery, version2, withoutHoles, files, conflict, leftJob, pastPageCache,
     ] + ErrorPolicy.allCases.map(job) + [snapshotJob]
 
   /// base.raw (short) <- mid (compressed, zero) <- top (bitmap); 256 KiB.
@@ -38,6 +38,15 @@ extension Scenario {
       .grow(320 << 10), .write(300 << 10, 7000), .flush, .populate(base: nil),
       .rebase(base: nil), .write(100_000, 10_000), .close, .reopen,
       .read(0, 256 << 10), .write(5, 5), .close,
+    ], untouched: ["base.raw", "mid.qcow2"])
+
+  /// Odd bytes are written by whole sectors, tables too.
+  static let pastPageCache = Scenario(
+    name: "past page cache", script: chainScript, isPastPageCache: true,
+    steps: [
+      .open("top.qcow2"), .read(0, 256 << 10), .write(10_001, 5000), .write(40_000, 300),
+      .zero(80_000, 20_000), .discard(128 << 10, 12_288), .flush, .snapshot("sn1.qcow2"),
+      .write(1000, 3000), .populate(base: nil), .rebase(base: nil), .write(5, 5), .close,
     ], untouched: ["base.raw", "mid.qcow2"])
 
   static let relative = Scenario(

@@ -22,13 +22,15 @@ final class ClusterAllocator: Sendable {
   let storage: any BlockStorage
   let geometry: Geometry
   let path: String
+  private let marks: ImageMarks
   private let state: Monitor<AllocatorState>
 
   /// Claims are made in batches of about this many bytes.
   static let batchBytes = 4 << 20
 
-  init(storage: any BlockStorage, header: ImageHeader) {
+  init(storage: any BlockStorage, header: ImageHeader, marks: ImageMarks) {
     self.storage = storage
+    self.marks = marks
     path = storage.path
     geometry = header.geometry
     state = Monitor(AllocatorState(header: header))
@@ -41,7 +43,7 @@ final class ClusterAllocator: Sendable {
   func claim(
     upTo count: Int, isInUse: (Range<UInt64>) -> Bool
   ) throws(ImageError) -> Range<UInt64> {
-    try state.withLock { state throws(ImageError) in
+    try change { state throws(ImageError) in
       if let run = state.takeReturned(upTo: count) { return run }
       if state.ahead.isEmpty {
         let batch = max(count, max(1, Self.batchBytes >> geometry.clusterBits))
@@ -60,7 +62,7 @@ final class ClusterAllocator: Sendable {
   ) throws(ImageError) -> Range<UInt64> {
     // A new block counts itself, so that behind the end of the file no run is longer.
     guard count < geometry.refcountsPerBlock else { throw .tablesFull(path: path) }
-    return try state.withLock { state throws(ImageError) in
+    return try change { state throws(ImageError) in
       if state.ahead.count < count {
         let run = try findRun(
           &state, from: state.searchStart, atLeast: count, count, isInUse)
@@ -83,7 +85,7 @@ final class ClusterAllocator: Sendable {
   ///
   /// Order: called when the disk points to them no more, so a crash leaves a leak at worst.
   func release(_ clusters: [UInt64]) throws(ImageError) -> [UInt64] {
-    try state.withLock { state throws(ImageError) in
+    try change { state throws(ImageError) in
       var unused: [UInt64] = []
       for index in clusters {
         let old = try refcount(&state, index)
@@ -107,18 +109,28 @@ final class ClusterAllocator: Sendable {
   /// Counts the references of claimed clusters, which nothing on disk points to.
   func setReferences(of run: Range<UInt64>, to count: UInt64) throws(ImageError) {
     precondition(count <= geometry.maximumRefcount, "more references than a refcount holds")
-    try state.withLock { state throws(ImageError) in try setRefcounts(&state, run, to: count) }
+    try change { state throws(ImageError) in try setRefcounts(&state, run, to: count) }
   }
 
   /// Frees all that is claimed ahead of use.
   func close() throws(ImageError) {
-    try state.withLock { state throws(ImageError) in
+    try change { state throws(ImageError) in
       let runs = state.returned + [state.ahead]
       // Forgotten first: when a write fails, what was counted down must not be handed out again. The
       // rest is a leak then.
       state.returned = []
       state.ahead = 0..<0
       for run in runs where !run.isEmpty { try setRefcounts(&state, run, to: 0) }
+    }
+  }
+
+  /// Changes refcounts. What was written when it fails is not known: some clusters may stay counted.
+  private func change<Result: Sendable>(
+    _ body: (inout sending AllocatorState) throws(ImageError) -> sending Result
+  ) throws(ImageError) -> Result {
+    do { return try state.withLock(body) } catch {
+      marks.keepDirty()
+      throw error
     }
   }
 

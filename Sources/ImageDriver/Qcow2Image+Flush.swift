@@ -75,10 +75,7 @@ extension Qcow2Image {
     }
     if freed.isEmpty { return }
     let unused: [UInt64]
-    do { unused = try allocator.release(freed.map(\.index)) } catch {
-      marks.keepDirty()
-      throw noted(error)
-    }
+    do { unused = try allocator.release(freed.map(\.index)) } catch { throw noted(error) }
     // The host gets the space back; best effort, since the refcount is what counts.
     let data = Set(freed.lazy.filter(\.isData).map(\.index))
     for run in unused.filter(data.contains).sorted().runs(by: 1) {
@@ -126,10 +123,7 @@ extension Qcow2Image {
     try releaseFreed()
     try storeBitmaps()
     // Order: nothing points to what was claimed ahead, so it may be counted down.
-    do { try allocator.close() } catch {
-      marks.keepDirty()
-      throw error
-    }
+    try allocator.close()
     try sync()
     // Order: the refcounts are true and durable; nothing is ahead any more.
     try marks.clearDirty()

@@ -86,8 +86,8 @@ package final class Qcow2Image: WritableImage {
     isReadOnly = storage.isReadOnly
     geometry = header.geometry
     self.marks = marks ?? ImageMarks(storage: storage, header: header)
+    allocator = ClusterAllocator(storage: storage, header: header, marks: self.marks)
     state = Monitor(MetadataState(geometry: header.geometry, cacheBytes: cacheBytes))
-    allocator = ClusterAllocator(storage: storage, header: header)
     backing = Monitor(
       header.backingFile.map { BackingReference(name: $0, format: header.backingFormat) })
     let bitmaps =

@@ -104,8 +104,11 @@ struct DiskUse {
     files.settle()
     if isSound {
       let report = try ImageCheck.run(storage: try files.file(path))
+      // After a repair two entries may share a cluster; when one leaves it, the other keeps it for
+      // itself without the mark that says so, which costs a copy and no byte.
+      let unmarked = isWhole ? 0 : report.missingCopiedFlags
       try claim(
-        report.corruptions == 0 && report.checkErrors == 0,
+        report.corruptions == unmarked && report.checkErrors == 0,
         "a sound image is not after it was used: \(report.findings)")
       if isClosed {
         try claim(report.leaks <= leaks, "a clean close leaves leaks: \(report.findings)")

@@ -160,6 +160,10 @@ package final class HostFile: BlockStorage {
     self.descriptor = descriptor
   }
 
+  // A process that is being started shares the open file until it has become another program, and would
+  // keep its locks for so long.
+  deinit { close() }
+
   /// Writes are refused: opened so, or a backing file by now, or stopped, or closed.
   package var isReadOnly: Bool {
     refusesWrites.load(ordering: .relaxed) || isStopped.load(ordering: .relaxed)

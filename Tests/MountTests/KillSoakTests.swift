@@ -16,9 +16,9 @@ import Testing
 extension MountTests {
   @Suite("Kill soak", .serialized, .timeLimit(.minutes(60)))
   struct KillSoakTests {
-    /// Kills for both file systems together; the long form is `CHAINFS_KILLS=200`.
+    /// Kills on each file system; the long form is `CHAINFS_KILLS=200`.
     static let kills =
-      ProcessInfo.processInfo.environment["CHAINFS_KILLS"].flatMap { Int($0) } ?? 8
+      ProcessInfo.processInfo.environment["CHAINFS_KILLS"].flatMap { Int($0) } ?? 4
 
     @Test(
       "no acknowledged write is lost, no image is corrupt, and jobs go on, however often it is killed",
@@ -34,7 +34,7 @@ extension MountTests {
         qemu-img create -q -f qcow2 -b 0.qcow2 -F qcow2 1.qcow2
         """)
       var soak = KillSoak(box: box, seed: Seed.of("soak on \(fileSystem)"))
-      for round in 1...max(Self.kills / 2, 1) { try soak.round(round) }
+      for round in 1...max(Self.kills, 1) { try soak.round(round) }
       try soak.end()
       print("\(fileSystem): \(soak.counts)")
       #expect(soak.counts.lost == 0)

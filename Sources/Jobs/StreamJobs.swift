@@ -17,6 +17,8 @@ package final class StreamJobs: Sendable {
   struct State: Sendable {
     var current: StreamJob?
     var previous: StreamJob?
+    /// The job that `close` left to the next mount, as it was then.
+    var left: JobStatus?
     var last: JobStatus?
     var isReserved = false
     var isClosed = false
@@ -58,15 +60,15 @@ package final class StreamJobs: Sendable {
 
 extension StreamJobs {
   /// The job that is there now.
-  package var current: JobStatus? { state.withLock { $0.current }?.status() }
+  package var current: JobStatus? { snapshot().current }
 
   /// How the last job under this mount ended.
   package var last: JobStatus? { state.withLock { $0.last } }
 
   /// The job that is there now, and the last result, of one moment.
   package func snapshot() -> (current: JobStatus?, last: JobStatus?) {
-    let (job, last) = state.withLock { ($0.current, $0.last) }
-    return (job?.status(), last)
+    let (job, left, last) = state.withLock { ($0.current, $0.left, $0.last) }
+    return (job?.status() ?? left, last)
   }
 
   /// What a stream without a base would do now. Looks at the tables of the whole disk.
@@ -138,18 +140,23 @@ extension StreamJobs {
       return [state.current, state.previous].compactMap { $0 }
     }
     for job in jobs { job.suspend() }
-    let (current, last, waiting) = state.withLock { state in
+    let (current, last) = snapshot()
+    let waiting = state.withLock { state in
+      // Jobs hold their owner, and so the owner lets them go.
+      state.current = nil
+      state.previous = nil
+      state.left = current
       let waiting = Array(state.waiting.values)
       state.waiting = [:]
-      return (state.current, state.last, waiting)
+      return waiting
     }
-    let status = current?.status() ?? last
-    for action in waiting { action(status) }
+    for action in waiting { action(current ?? last) }
   }
 
   private func running() throws(JobError) -> StreamJob {
-    guard let job = state.withLock({ $0.current }) else { throw .noJob(device: disk.name) }
-    return job
+    let (job, isClosed) = state.withLock { ($0.current, $0.isClosed) }
+    if let job { return job }
+    throw isClosed ? .closing(device: disk.name) : .noJob(device: disk.name)
   }
 
   // The record only says how the job goes on after a crash. On a full disk it cannot be changed, and

@@ -38,9 +38,10 @@ final class StepTime: TimeSource {
     }
   }
 
-  /// Stands still and calls nobody any more.
+  /// Stands still, calls nobody any more, and lets go of whom it called.
   func stop() {
     state.change { state in
+      state.step = nil
       state.isQuiet = true
       state.isOpen = true
     }

@@ -41,6 +41,7 @@ extension MountTests {
         if said.output.contains("HANG") { hangs += 1 }
       }
       print("qemu-storage-daemon: \(hangs) hangs in 3 tries")
+      #expect(hangs > 0)
     }
   }
 }
@@ -180,7 +181,8 @@ struct Pressure: CustomTestStringConvertible, CustomStringConvertible {
         " 2> said & writer=$!
       still=0
       while kill -0 $writer 2>/dev/null; do
-        now=$(cat /sys/block/${loop#/dev/}/stat)
+        # What was done, without the time that unfinished requests have waited.
+        now=$(awk '{ print $1, $3, $5, $7 }' /sys/block/${loop#/dev/}/stat)
         if [ "$now" = "$before" ]; then still=$((still + 1)); else still=0; fi
         before=$now
         if [ $still -ge 150 ]; then

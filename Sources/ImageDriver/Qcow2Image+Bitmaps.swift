@@ -225,8 +225,4 @@ extension Qcow2Image {
         at: entry.tableOffset + UInt64(changed.lowerBound * 8))
     }
   }
-
-  private func sync() throws(ImageError) {
-    try onStorage { () throws(StorageError) in try storage.flush() }
-  }
 }

@@ -60,7 +60,8 @@ extension Qcow2Image {
     state.change { $0.endWriting(work, isOnDisk: true) }
   }
 
-  private func sync() throws(ImageError) {
+  /// Makes durable what was written to the image and to its data file.
+  func sync() throws(ImageError) {
     try onStorage { () throws(StorageError) in
       if hasOwnDataFile { try data.flush() }
       try storage.flush()

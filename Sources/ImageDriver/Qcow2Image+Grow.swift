@@ -2,9 +2,9 @@
 // the first sector, so one write changes it as a whole.
 //
 //     1  all is flushed
-//     2  an L1 table that is long enough: the clusters it has, or new ones that hold a copy; and a
-//        data file that is long enough, if there is one; and tables of persistent bitmaps, which are
-//        in use until the disk has its new size
+//     2  a data file that is long enough, if there is one: the host may refuse, and nothing is claimed
+//        yet; tables of persistent bitmaps, which are in use until the disk has its new size; and an L1
+//        table that is long enough: the clusters it has, or new ones that hold a copy
 //     3  sync
 //     4  the first sector, with the new size
 //     5  sync
@@ -46,16 +46,15 @@ extension Qcow2Image {
     // Order: the tables on disk are complete before the L1 table is copied.
     try flush()
     try releaseFreed()
-    try prepareBitmaps(for: size)
-    let (table, isNew, hidden) = try longerL1(needed)
-    let references = try clusters(under: hidden)
     if hasOwnDataFile, try onStorage({ () throws(StorageError) in try data.size() }) < size {
       try onStorage { () throws(StorageError) in try data.truncate(to: size) }
     }
+    try prepareBitmaps(for: size)
+    let (table, claimed, references) = try longerL1(needed)
     // Order: the table, then the header that points to it, then the old table is free.
-    try onStorage { () throws(StorageError) in
-      if hasOwnDataFile { try data.flush() }
-      try storage.flush()
+    do throws(ImageError) { try sync() } catch {
+      if let claimed { allocator.giveBack(claimed) }
+      throw error
     }
     do throws(ImageError) {
       try marks.withHeader { () throws(ImageError) in
@@ -71,7 +70,7 @@ extension Qcow2Image {
       let image = try Qcow2Image(
         storage: storage, data: data, cacheBytes: Self.activeCacheBytes, marks: marks)
       try allocator.close()
-      if isNew {
+      if claimed != nil {
         let old = clusters(ofTableAt: header.l1TableOffset, entries: header.l1Size)
         _ = try image.allocator.release(Array(old) + references)
       }
@@ -84,16 +83,16 @@ extension Qcow2Image {
     }
   }
 
-  /// An L1 table on disk with at least so many entries, whether it is in a new place, and the entries
-  /// behind the disk that it is without.
+  /// An L1 table on disk with at least so many entries, the clusters that it has if it is in a new place,
+  /// and those that the entries behind the disk refer to, which it is without.
   private func longerL1(
     _ needed: Int
-  ) throws(ImageError) -> (offset: UInt64, isNew: Bool, hidden: [UInt64]) {
+  ) throws(ImageError) -> (offset: UInt64, claimed: Range<UInt64>?, references: [UInt64]) {
     let old = header.l1TableOffset
     let behind = geometry.l1EntriesNeeded
     let hidden = try storage.readEntries(header.l1Size - behind, at: old + UInt64(behind) * 8)
       .filter { $0 != 0 }
-    if needed <= header.l1Size, hidden.isEmpty { return (old, false, []) }
+    if needed <= header.l1Size, hidden.isEmpty { return (old, nil, []) }
     let has = clusters(ofTableAt: old, entries: header.l1Size)
     let wants = clusters(ofTableAt: old, entries: max(needed, header.l1Size))
     if has == wants, hidden.isEmpty {
@@ -101,15 +100,19 @@ extension Qcow2Image {
       try storage.writeTable(
         [UInt8](repeating: 0, count: (needed - header.l1Size) * 8),
         at: old + UInt64(header.l1Size) * 8)
-      return (old, false, [])
+      return (old, nil, [])
     }
     var table = try storage.readTable(behind * 8, at: old)
     table.append(
       contentsOf: repeatElement(0, count: wants.count * clusterSize - table.count))
+    let references = try clusters(under: hidden)
     let run = try claimRun(of: wants.count)
     let offset = run.lowerBound << UInt64(geometry.clusterBits)
-    try storage.writeTable(table, at: offset)
-    return (offset, true, hidden)
+    do throws(ImageError) { try storage.writeTable(table, at: offset) } catch {
+      allocator.giveBack(run)
+      throw error
+    }
+    return (offset, run, references)
   }
 
   /// The clusters that L1 entries refer to, one index for each reference.

@@ -48,7 +48,7 @@ struct ImageStep {
       new = Self.number(content.bytes(other.lowerBound + (value >> 8 & 0xfff) * 8 % length, 8))
     default:
       // Long files take long to check, so they are few.
-      let longest: UInt64 = kind & 0x78 == 0x78 ? 1 << 30 : 1 << 20
+      let longest: UInt64 = kind & 0x78 == 0x78 ? 1 << 26 : 1 << 20
       content.resize(to: (content.count &+ value << 9) & (longest - 1))
       return
     }

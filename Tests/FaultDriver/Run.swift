@@ -320,7 +320,7 @@ final class Run {
 
   private func open() throws {
     disk = nil
-    if isSticky { isCrashed = true }
+    if isSticky || isStopped { isCrashed = true }
     (isSticky, isStopped) = (false, false)
     let disk = try Disk.open(
       try configuration(image), timeSource: LateClock(),

@@ -322,9 +322,7 @@ final class Run {
     disk = nil
     if isSticky || isStopped { isCrashed = true }
     (isSticky, isStopped) = (false, false)
-    let disk = try Disk.open(
-      try configuration(image), timeSource: LateClock(),
-      files: scenario.isPastPageCache ? HostImageFiles.pastPageCache : HostImageFiles())
+    let disk = try opened()
     self.disk = disk
     if !isCrashed { return }
     let found = try Self.allBytes(of: disk)
@@ -333,6 +331,13 @@ final class Run {
     }
     expected.found(found)
     isCrashed = false
+  }
+
+  /// The image as a mount opens it.
+  private func opened() throws -> Disk {
+    try Disk.open(
+      try configuration(image), timeSource: LateClock(),
+      files: scenario.isPastPageCache ? HostImageFiles.pastPageCache : HostImageFiles())
   }
 
   private static func allBytes(of disk: Disk) throws -> [UInt8] {
@@ -473,9 +478,7 @@ final class Run {
         }
       }
     }
-    let disk = try Disk.open(
-      try configuration(image), timeSource: LateClock(),
-      files: scenario.isPastPageCache ? HostImageFiles.pastPageCache : HostImageFiles())
+    let disk = try opened()
     let found = try Self.allBytes(of: disk)
     if let fault = expected.firstFault(in: found, afterCrash: isCrashed) {
       find("opened again\(isCrashed ? " as after a crash" : ""): byte \(fault) is wrong")

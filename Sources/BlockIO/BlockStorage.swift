@@ -75,11 +75,13 @@ package protocol BlockStorage: AnyObject, Sendable {
   /// The first byte from `offset` on that is in a hole; the end of the file counts as one. Nil behind
   /// the end.
   func nextHole(at offset: HostOffset) throws(StorageError) -> HostOffset?
-  /// Has the host copy or clone a range of another file into this one, without passing the bytes
-  /// through this process.
+  /// Has the host let a range of this file share its blocks with a range of another file, so that no
+  /// byte moves; the file grows as needed.
   ///
-  /// Gives false if the host cannot, and the range may then be partly written.
-  func copy(
+  /// Gives false if the host cannot for these two, and nothing has changed then. What the host cannot
+  /// share is read and written: its own copying between files goes by way of the page cache, which
+  /// nothing that serves a guest may wait for, and is no faster where that is no danger.
+  func share(
     from source: any BlockStorage, at sourceOffset: HostOffset, to offset: HostOffset,
     length: UInt64
   ) throws(StorageError) -> Bool

@@ -1,7 +1,7 @@
 package import HostSystem
 internal import Synchronization
 
-// MARK: - Room, holes and copies that the host makes
+// MARK: - Room, holes and blocks that files share
 
 extension HostFile {
   /// Makes a range zero: by fallocate where the host can, by a hole, or by writing.
@@ -146,8 +146,8 @@ extension HostFile {
     return offset < end ? answer ?? end : nil
   }
 
-  /// Clones the range, or has the kernel copy it; false if neither is possible.
-  package func copy(
+  /// Clones the range: XFS, btrfs and others have files share blocks until one writes.
+  package func share(
     from source: any BlockStorage, at sourceOffset: HostOffset, to offset: HostOffset,
     length: UInt64
   ) throws(StorageError) -> Bool {
@@ -155,45 +155,21 @@ extension HostFile {
     guard let source = source as? HostFile else { return false }
     try source.checkRange(at: sourceOffset, length: length)
     if length == 0 { return true }
-    var isCloned = false
-    try besideWrites(at: offset, length: length) { () throws(StorageError) in
-      isCloned = try self.isCloned(from: source, at: sourceOffset, to: offset, length: length)
-    }
-    // What the kernel copies goes by way of the page cache.
-    if isCloned || claimedUnit != nil { return isCloned }
-    var done: UInt64 = 0
-    while done < length {
-      do throws(SystemError) {
-        let count = try SystemCall.copyRange(
-          from: source.descriptor.raw, at: sourceOffset.rawValue + done,
-          to: descriptor.raw, at: offset.rawValue + done, length: length - done)
-        // The source ends inside the range: what lies behind is for the caller to decide.
-        if count == 0 { return false }
-        done += count
-      } catch {
-        if Self.meansImpossible(error) { return false }
-        throw .system(path: path, error)
-      }
-    }
-    reached(offset.rawValue + length)
-    return true
-  }
-
-  private func isCloned(
-    from source: HostFile, at sourceOffset: HostOffset, to offset: HostOffset, length: UInt64
-  ) throws(StorageError) -> Bool {
     // File systems clone whole blocks; none has smaller ones than this with reflinks worth it.
     if (sourceOffset.rawValue | offset.rawValue | length) % 4096 != 0 { return false }
-    do throws(SystemError) {
-      try SystemCall.cloneRange(
-        from: source.descriptor.raw, at: sourceOffset.rawValue,
-        to: descriptor.raw, at: offset.rawValue, length: length)
-      reached(offset.rawValue + length)
-      return true
-    } catch {
-      if Self.meansImpossible(error) { return false }
-      throw .system(path: path, error)
+    var isShared = false
+    try besideWrites(at: offset, length: length) { () throws(StorageError) in
+      do throws(SystemError) {
+        try SystemCall.cloneRange(
+          from: source.descriptor.raw, at: sourceOffset.rawValue,
+          to: descriptor.raw, at: offset.rawValue, length: length)
+        isShared = true
+      } catch {
+        if !Self.meansImpossible(error) { throw .system(path: path, error) }
+      }
     }
+    if isShared { reached(offset.rawValue + length) }
+    return isShared
   }
 
   /// The host cannot do it for these two files, which says nothing against reading and writing.

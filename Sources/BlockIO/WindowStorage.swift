@@ -106,7 +106,7 @@ extension WindowStorage {
   /// Refused.
   package func truncate(to size: UInt64) throws(StorageError) { throw refusal }
   /// Refused.
-  package func copy(
+  package func share(
     from source: any BlockStorage, at sourceOffset: HostOffset, to offset: HostOffset,
     length: UInt64
   ) throws(StorageError) -> Bool { throw refusal }

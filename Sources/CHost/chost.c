@@ -33,11 +33,6 @@ int chainfs_fallocate(int descriptor, int mode, int64_t offset, int64_t length) 
   return fallocate(descriptor, mode, offset, length);
 }
 
-ssize_t chainfs_copy_file_range(int from, int64_t from_offset, int to, int64_t to_offset, size_t length) {
-  off64_t in = from_offset, out = to_offset;
-  return copy_file_range(from, &in, to, &out, length, 0);
-}
-
 int chainfs_clone_range(int from, uint64_t from_offset, int to, uint64_t to_offset, uint64_t length) {
   struct file_clone_range range = {
       .src_fd = from, .src_offset = from_offset, .src_length = length, .dest_offset = to_offset};

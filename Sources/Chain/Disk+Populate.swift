@@ -9,6 +9,9 @@ internal import Synchronization
 // is taken only for the write: a guest that wants to write the same cluster waits for one host write
 // at most. The ticket is given out only for clusters that are still unallocated then; where a guest
 // was faster, its bytes stay and ours are thrown away.
+//
+// Where the host lets files share blocks (XFS, btrfs), no byte is read or written: the ticket's range
+// gets the blocks of the layer that has its bytes.
 
 /// What a call to `populate` did with its range, in bytes of the disk.
 package struct PopulateResult: Sendable, Equatable {
@@ -26,6 +29,8 @@ package struct PopulateResult: Sendable, Equatable {
 extension Disk {
   /// Most bytes that are read and written at once.
   static let copyBytes: UInt64 = 2 << 20
+  /// Most bytes that are looked at under one hold of the gate, and shared by one call.
+  private static let stepBytes: UInt64 = 8 << 20
 
   /// What a stream that keeps `base` has to do with the disk from an offset on.
   ///
@@ -72,7 +77,7 @@ extension Disk {
     while position < range.end {
       position = try withLayers { layers throws(ChainError) in
         let unit = layers.unit
-        let step = max(Self.copyBytes / unit * unit, unit)
+        let step = max(Self.stepBytes / unit * unit, unit)
         let piece = GuestRange(
           from: position.roundedDown(to: unit), to: range.end.roundedUp(to: unit)
         ).clamped(toSize: layers.active.image.virtualSize)
@@ -139,6 +144,62 @@ extension Disk {
   ) throws(ChainError) {
     let image = try writable(layers)
     defer { hasWrites.store(true, ordering: .relaxed) }
+    let unit = layers.unit
+    var rest = range
+    while !rest.isEmpty {
+      let below = try map.extent(at: rest.offset, upTo: rest.length, in: layers.backing)
+      var done: UInt64 = 0
+      // Beside what is shared, only what cannot be is read.
+      var most = max(Self.copyBytes / unit * unit, unit)
+      if let layer = below.layer, layer.sharing.isPossible {
+        done = try populateShared(rest.offset, below, image, layers, &result)
+        most = min(most, (below.length + unit - 1) / unit * unit)
+      }
+      if done == 0 {
+        done = min(most, rest.length)
+        try populateBytes(GuestRange(offset: rest.offset, length: done), image, layers, &result)
+      }
+      rest = GuestRange(from: rest.offset + done, to: range.end)
+    }
+  }
+
+  /// Lets the active image share the blocks of an extent from its start on, and gives for how many bytes
+  /// nothing is left to do: 0 where the bytes have to be read.
+  private func populateShared(
+    _ offset: GuestOffset, _ below: BelowExtent, _ image: any WritableImage, _ layers: DiskLayers,
+    _ result: inout PopulateResult
+  ) throws(ChainError) -> UInt64 {
+    guard let layer = below.layer, case .data(let source) = below.mapping else { return 0 }
+    let whole = GuestRange(offset: offset, length: below.length / layers.unit * layers.unit)
+    if whole.isEmpty { return 0 }
+    let ticket: WriteTicket?
+    do { ticket = try image.beginPopulate(whole) } catch { throw .image(error) }
+    guard let ticket else {
+      result.skipped += whole.length
+      return whole.length
+    }
+    // A cluster that has to move brings along neighbours, which are not in this extent.
+    let guest = ticket.guest
+    if guest.offset < offset || guest.end > whole.end { return 0 }
+    let isShared = try onStorage { () throws(StorageError) in
+      try image.data.share(
+        from: layer.image.data, at: source + (guest.offset - offset), to: ticket.host,
+        length: guest.length)
+    }
+    layer.sharing.note(isShared: isShared)
+    if !isShared { return 0 }
+    // Order: as in `fill`, the range has its bytes before any table can point to them; a flush makes
+    // shared blocks durable as it does written ones.
+    do { try ticket.commit() } catch { throw .image(error) }
+    result.skipped += guest.offset - offset
+    result.copied += guest.length
+    return guest.end - offset
+  }
+
+  private func populateBytes(
+    _ range: GuestRange, _ image: any WritableImage, _ layers: DiskLayers,
+    _ result: inout PopulateResult
+  ) throws(ChainError) {
     // Whole units are written; what lies beyond the end of the disk is written as zeroes.
     let unit = Int(layers.unit)
     let byteCount = (Int(range.length) + unit - 1) / unit * unit

@@ -1,6 +1,7 @@
 internal import BlockIO
 internal import HostSystem
 internal import ImageDriver
+internal import Synchronization
 
 /// What can be said of one layer of a disk at one moment.
 package struct LayerDescription: Sendable, Equatable {
@@ -51,6 +52,8 @@ final class Layer: Sendable {
   let path: String
   /// By which string the overlay names it; nil for the image that was mounted.
   let namedAs: String?
+  /// Whether the host lets the active image share blocks with the layer's.
+  let sharing = Sharing()
 
   init(id: LayerID, image: any Image, path: String, namedAs: String?) {
     self.id = id
@@ -65,6 +68,31 @@ final class Layer: Sendable {
       return try image.allocatedBytes()
     } catch {
       throw .storage(error)
+    }
+  }
+}
+
+/// What is known of a host's will to let two files share blocks.
+///
+/// Relaxed: it only spares calls that would be refused.
+final class Sharing: Sendable {
+  private let answer = Atomic<Answer>(.unknown)
+
+  private enum Answer: UInt8, AtomicRepresentable {
+    case unknown
+    case given
+    case refused
+  }
+
+  /// Asking may be worth it.
+  var isPossible: Bool { answer.load(ordering: .relaxed) != .refused }
+
+  /// Notes what the host said. What it has done once it can do, so a later refusal is about one range.
+  func note(isShared: Bool) {
+    if isShared {
+      answer.store(.given, ordering: .relaxed)
+    } else {
+      _ = answer.compareExchange(expected: .unknown, desired: .refused, ordering: .relaxed)
     }
   }
 }

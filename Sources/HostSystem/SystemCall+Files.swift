@@ -229,17 +229,6 @@ extension SystemCall {
     }
   }
 
-  /// copy_file_range(2) once; gives how many bytes it copied, 0 at the source's end.
-  package static func copyRange(
-    from source: Int32, at sourceOffset: UInt64, to target: Int32, at offset: UInt64, length: UInt64
-  ) throws(SystemError) -> UInt64 {
-    let count = Int(min(length, 1 << 30))
-    return UInt64(
-      try retrying("copy_file_range") {
-        chainfs_copy_file_range(source, Int64(sourceOffset), target, Int64(offset), count)
-      })
-  }
-
   /// FICLONERANGE: both files share the blocks from now on, until one writes.
   package static func cloneRange(
     from source: Int32, at sourceOffset: UInt64, to target: Int32, at offset: UInt64, length: UInt64

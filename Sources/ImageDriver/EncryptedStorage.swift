@@ -59,7 +59,7 @@ package final class EncryptedStorage: BlockStorage {
     return offset < end ? end : nil
   }
 
-  package func copy(
+  package func share(
     from source: any BlockStorage, at sourceOffset: HostOffset, to offset: HostOffset,
     length: UInt64
   ) throws(StorageError) -> Bool { false }

@@ -38,7 +38,7 @@ struct GuestBackoff: Sendable {
   func mostInFlight(threads: Int) -> Int { isGuestActive ? 1 : threads }
 
   /// Most bytes of a piece.
-  var pieceBytes: UInt64 { isGuestActive ? 256 << 10 : 2 << 20 }
+  var pieceBytes: UInt64 { isGuestActive ? 256 << 10 : 8 << 20 }
 
   /// When the break is over; nil if there is none.
   func delay(now: MonotonicTime) -> MonotonicTime? {

@@ -218,18 +218,21 @@ import Testing
     #expect(try file.size() == (1 << 20) + 5000)
   }
 
-  @Test("the host copies a range, and a source that ends too early is left to the caller")
-  func copies() throws {
+  @Test("the host shares a range where it can, and what it cannot is left to the caller")
+  func shares() throws {
     var random = SeededGenerator(seed: 2)
     let source = try HostFile.create(directory.file("source"))
     let target = try HostFile.create(directory.file("target"))
     let bytes = random.bytes(300_000)
     try source.put(bytes, at: 0)
-    if try target.copy(from: source, at: HostOffset(100), to: HostOffset(5), length: 200_000) {
-      #expect(try target.bytes(at: 5, count: 200_000) == Array(bytes[100..<200_100]))
+    if try target.share(from: source, at: HostOffset(4096), to: .zero, length: 40_960) {
+      #expect(try target.bytes(at: 0, count: 40_960) == Array(bytes[4096..<45_056]))
+    } else {
+      #expect(try target.size() == 0)
     }
-    #expect(try !target.copy(from: source, at: HostOffset(299_000), to: .zero, length: 4000))
-    #expect(try !target.copy(from: MemoryStorage(), at: .zero, to: .zero, length: 1))
+    #expect(try !target.share(from: source, at: HostOffset(100), to: .zero, length: 4096))
+    #expect(try !target.share(from: source, at: HostOffset(299_008), to: .zero, length: 4096))
+    #expect(try !target.share(from: MemoryStorage(), at: .zero, to: .zero, length: 4096))
   }
 
   @Test("what is no file is refused, and each refusal has its kind")

@@ -331,14 +331,6 @@ off_t lseek(int descriptor, off_t offset, int whence) {
   return syscall(SYS_lseek, descriptor, offset, whence);
 }
 
-ssize_t copy_file_range(
-    int from, off64_t *from_offset, int to, off64_t *to_offset, size_t count, unsigned flags) {
-  enum verdict verdict = judge("copy_file_range", to, NULL, count > 1);
-  if (verdict == fails) return -1;
-  return syscall(SYS_copy_file_range, from, from_offset, to, to_offset,
-                 verdict == is_short ? half(count) : count, flags);
-}
-
 int ioctl(int descriptor, unsigned long request, ...) {
   va_list list;
   va_start(list, request);

@@ -13,8 +13,10 @@ struct DiskCrashTests {
   static let size = 1 << 20
 
   /// Three layers with data in each, closed and durable, and the bytes that they show together.
-  func makeChain(seed: UInt64, version: Int = 3) throws -> (SimulatedFiles, [UInt8]) {
-    let files = SimulatedFiles()
+  func makeChain(
+    seed: UInt64, version: Int = 3, sharesBlocks: Bool = false
+  ) throws -> (SimulatedFiles, [UInt8]) {
+    let files = SimulatedFiles(sharesBlocks: sharesBlocks)
     var random = SeededGenerator(seed: seed)
     var model = [UInt8](repeating: 0, count: Self.size)
     var below: String?
@@ -86,13 +88,15 @@ struct DiskCrashTests {
 
   /// Runs an operation with the power going at each of its calls to one disk, until it goes through.
   func atEachCall(
-    seed: UInt64, version: Int = 3, of target: (SimulatedFiles) -> SimulatedDisk?,
+    seed: UInt64, version: Int = 3, sharesBlocks: Bool = false,
+    of target: (SimulatedFiles) -> SimulatedDisk?,
     operation: (SimulatedFiles, Disk) throws -> Void,
     check: (SimulatedFiles, [UInt8], Bool, String) throws -> Void
   ) throws {
     var step = 1
     while true {
-      let (files, model) = try makeChain(seed: seed, version: version)
+      let (files, model) = try makeChain(
+        seed: seed, version: version, sharesBlocks: sharesBlocks)
       let disk = try open(files, "/top")
       let start = target(files)?.callCount ?? 0
       if let victim = target(files) {
@@ -119,11 +123,13 @@ struct DiskCrashTests {
     }
   }
 
-  @Test("a stream and its rebase may stop anywhere", arguments: [1, 2, 3] as [UInt64])
-  func stream(seed: UInt64) throws {
+  @Test(
+    "a stream and its rebase may stop anywhere, whether files share blocks or not",
+    arguments: [1, 2, 3] as [UInt64], [false, true])
+  func stream(seed: UInt64, sharesBlocks: Bool) throws {
     let base = seed == 3 ? nil : LayerID(rawValue: 0)
     try atEachCall(
-      seed: seed, version: seed == 2 ? 2 : 3, of: { $0.disk("/top") },
+      seed: seed, version: seed == 2 ? 2 : 3, sharesBlocks: sharesBlocks, of: { $0.disk("/top") },
       operation: { _, disk in
         try disk.streamAll(base: base)
       },

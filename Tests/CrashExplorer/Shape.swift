@@ -46,6 +46,8 @@ struct Shape: Sendable {
   var size = 128 << 10
   var detectsZeroes = false
   var discards = true
+  /// The host lets files share blocks.
+  var sharesBlocks = false
   var seed: UInt64
 
   static let clusterBitsChoices = [9, 10, 11, 12, 13, 14, 16]
@@ -97,6 +99,7 @@ struct Shape: Sendable {
       feature = feature == .fullL1 ? .snapshots : .bitmaps
     }
     restrict(&random)
+    sharesBlocks = random.oneIn(2)
   }
 
   /// What the feature asks for, and what formats do not have together.
@@ -142,6 +145,7 @@ struct Shape: Sendable {
     return "\(number): \(feature.rawValue), \(size) bytes, v\(version), clusters of "
       + "\(1 << clusterBits), refcounts of \(refcountBits) bits, \(depth) layers"
       + (isLazy ? ", lazy" : "") + (hasRawBase ? ", raw base" : "")
+      + (sharesBlocks ? ", shared blocks" : "")
   }
 
   /// The kinds by which states are counted.
@@ -149,7 +153,7 @@ struct Shape: Sendable {
     [
       "feature \(feature.rawValue)", "cluster \(1 << clusterBits)", "refcount \(refcountBits) bits",
       "version \(version)", "layers \(depth)", isLazy ? "lazy refcounts" : "",
-      hasRawBase ? "raw base" : "",
+      hasRawBase ? "raw base" : "", sharesBlocks ? "shared blocks" : "",
     ].filter { !$0.isEmpty }
   }
 }

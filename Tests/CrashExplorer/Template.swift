@@ -29,7 +29,7 @@ final class Template: Sendable {
     let place = try TemporaryDirectory()
     var script = Script(shape, in: place)
     try script.run()
-    files = SimulatedFiles()
+    files = SimulatedFiles(sharesBlocks: shape.sharesBlocks)
     let count = shape.depth
     layers = ["/top"] + (0..<count - 1).reversed().map { "/base\($0)" }
     for name in try FileManager.default.contentsOfDirectory(atPath: place.path).sorted()

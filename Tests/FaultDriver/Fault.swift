@@ -42,7 +42,6 @@ enum Fault: String, CaseIterable {
         + (site.function.hasSuffix(".writeAligned") ? [.refused] : [])
     case "fallocate", "fallocate-punch", "fallocate-zero":
       [.io, .noSpace, .interrupted, .unsupported]
-    case "copy_file_range": [.io, .noSpace, .interrupted, .short, .unsupported]
     case "FICLONERANGE": [.io, .noSpace, .interrupted, .unsupported]
     case "fdatasync", "fsync", "ftruncate", "rename", "open", "chmod", "fchmod", "unlink":
       [.io, .noSpace, .interrupted]

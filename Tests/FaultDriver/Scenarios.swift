@@ -184,19 +184,19 @@ extension Scenario {
       """, isRaw: true,
     steps: [
       .open("top.raw"),
-      .other("copy") { run in
+      .other("share") { run in
         let source = try HostFile.open(
           run.path("source"), access: .readOnly, locking: .none, role: .backing)
         let target = try HostFile.open(
           run.path("target"), access: .readWrite, locking: .none, role: .active)
-        // False means that nothing may be said of the target: then it is the caller's to copy.
+        // False means that the two cannot share, here or at all.
         for length in [40_960, 40_000] {
-          guard try target.copy(from: source, at: .zero, to: .zero, length: UInt64(length)) else {
+          guard try target.share(from: source, at: .zero, to: .zero, length: UInt64(length)) else {
             continue
           }
-          let copied = try Workspace.bytes(run.path("target")).prefix(length)
-          if copied != (try Workspace.bytes(run.path("source")).prefix(length)) {
-            run.find("a copy that was called done differs")
+          let shared = try Workspace.bytes(run.path("target")).prefix(length)
+          if shared != (try Workspace.bytes(run.path("source")).prefix(length)) {
+            run.find("what was shared differs")
           }
         }
         try target.flush()

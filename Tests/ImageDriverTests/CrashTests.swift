@@ -50,7 +50,7 @@ final class WatchedStorage: BlockStorage {
   func nextHole(at offset: HostOffset) throws(StorageError) -> HostOffset? {
     try disk.nextHole(at: offset)
   }
-  func copy(
+  func share(
     from source: any BlockStorage, at sourceOffset: HostOffset, to offset: HostOffset,
     length: UInt64
   ) throws(StorageError) -> Bool { false }

@@ -54,11 +54,11 @@ struct CopyScheduleTests {
   @Test("internal snapshots come after the disk, and once nothing of it is under way")
   func snapshots() throws {
     var job = CopySchedule(
-      length: 4 * mebibyte, snapshotLength: 2 * mebibyte, clusterSize: 65536, threads: 2, speed: 0,
+      length: 16 * mebibyte, snapshotLength: 2 * mebibyte, clusterSize: 65536, threads: 2, speed: 0,
       policy: .report, isPaused: false, now: moment(0))
-    #expect(job.length == 6 * mebibyte)
+    #expect(job.length == 18 * mebibyte)
     #expect(job.next(at: 0) == .plan(.disk, .zero))
-    job.planned([extent(.copy, 0, 4 * mebibyte)], diskSize: 4 * mebibyte, now: moment(0))
+    job.planned([extent(.copy, 0, 16 * mebibyte)], diskSize: 16 * mebibyte, now: moment(0))
     let first = try job.piece(at: 0)
     let second = try job.piece(at: 0)
     #expect(first.part == .disk)
@@ -66,7 +66,7 @@ struct CopyScheduleTests {
     #expect(job.next(at: 1) == .wait(until: moment(1000)))
     job.copied(second, copied(second.range.length), now: moment(1))
     #expect(job.next(at: 1) == .plan(.snapshots, .zero))
-    job.planned([extent(.copy, 0, 2 * mebibyte)], diskSize: 4 * mebibyte, now: moment(1))
+    job.planned([extent(.copy, 0, 2 * mebibyte)], diskSize: 16 * mebibyte, now: moment(1))
     let third = try job.piece(at: 1)
     #expect(third.part == .snapshots && third.range.length == 2 * mebibyte)
     job.copied(third, copied(2 * mebibyte), now: moment(2))
@@ -79,9 +79,9 @@ struct CopyScheduleTests {
 
   @Test("a disk is planned, copied by two threads, finished and closed")
   func whole() throws {
-    var job = schedule()
-    job.plan([extent(.copy, 0, 4 * mebibyte), extent(.skip, 4 * mebibyte, 4 * mebibyte)])
-    #expect(job.counters.skipped == 4 * mebibyte)
+    var job = schedule(length: 32 * mebibyte)
+    job.plan([extent(.copy, 0, 16 * mebibyte), extent(.skip, 16 * mebibyte, 16 * mebibyte)])
+    #expect(job.counters.skipped == 16 * mebibyte)
     let first = try job.piece(at: 0)
     let second = try job.piece(at: 0)
     #expect(first.range.end == second.range.offset)
@@ -95,8 +95,8 @@ struct CopyScheduleTests {
     #expect(job.next(at: 3) == .wait(until: nil))
     job.closed()
     #expect(job.next(at: 3) == .exit)
-    #expect(job.counters.scanned == 8 * mebibyte)
-    #expect(job.counters.durable == 8 * mebibyte)
+    #expect(job.counters.scanned == 32 * mebibyte)
+    #expect(job.counters.durable == 32 * mebibyte)
   }
 
   @Test("progress is flushed every second, also while paused, and only what was there counts")

@@ -162,6 +162,42 @@ extension MountTests {
           == json("qemu-img info"))
     }
 
+    @Test(
+      "where files can share blocks, a stream takes no room and changes no byte",
+      arguments: ["xfs", "btrfs"])
+    func sharesBlocks(fileSystem: String) throws {
+      guard ToolAvailability.has("mkfs.\(fileSystem)") else { return }
+      let box = try Sandbox()
+      // Some clusters are compressed, and so have to be read and written.
+      try box.run(
+        """
+        truncate -s 1G disk; mkfs.\(fileSystem) -q disk; mkdir images; mount -o loop disk images
+        head -c 128M /dev/urandom > flat.raw
+        cd images
+        qemu-img convert -O qcow2 ../flat.raw base.qcow2
+        qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 mid.qcow2
+        qemu-io -f qcow2 -c 'write -q -c -P 7 8M 1M' mid.qcow2
+        qemu-img create -q -f qcow2 -b mid.qcow2 -F qcow2 top.qcow2
+        qemu-io -f qcow2 -c 'write -q -P 8 100M 64k' top.qcow2
+        qemu-img convert -O raw top.qcow2 ../flat.raw
+        sync; df -B1M --output=used . | tail -1 > ../before
+        """)
+      try box.run(
+        """
+        chainfs mount vda=images/top.qcow2 mnt
+        cmp mnt/vda flat.raw
+        chainfs stream --wait mnt/vda
+        cmp mnt/vda flat.raw
+        chainfs unmount mnt
+        qemu-img check -q images/top.qcow2
+        qemu-img compare -q images/top.qcow2 flat.raw
+        ! qemu-img info images/top.qcow2 | grep -q 'backing file'
+        sync; df -B1M --output=used images | tail -1 > after
+        """)
+      let taken = try box.run("echo $(($(cat after) - $(cat before)))")
+      #expect(try #require(Int(taken)) < 16, "MiB that the stream took")
+    }
+
     @Test("what a cancelled job copied is skipped by the next one")
     func cancelAndStreamAgain() throws {
       let box = try Sandbox()

@@ -112,8 +112,8 @@ package final class MemoryStorage: BlockStorage {
     content.withLock { $0.nextHole(offset.rawValue) }.map { HostOffset($0) }
   }
 
-  /// Memory clones nothing.
-  package func copy(
+  /// Memory shares nothing.
+  package func share(
     from source: any BlockStorage, at sourceOffset: HostOffset, to offset: HostOffset,
     length: UInt64
   ) throws(StorageError) -> Bool { false }

@@ -47,13 +47,16 @@ package final class SimulatedDisk: BlockStorage {
   package let identity: StorageIdentity
   private let state: Monitor<State>
   private let watch: DiskWatch?
+  private let sharesBlocks: Bool
 
   /// An empty disk; the seed decides how much of a failing write arrives.
   package init(
-    path: String = "/simulated", seed: UInt64, inode: UInt64 = 1, watch: DiskWatch? = nil
+    path: String = "/simulated", seed: UInt64, inode: UInt64 = 1, watch: DiskWatch? = nil,
+    sharesBlocks: Bool = false
   ) {
     self.path = path
     self.watch = watch
+    self.sharesBlocks = sharesBlocks
     identity = StorageIdentity(device: 1, inode: inode)
     state = Monitor(State(random: SeededGenerator(seed: seed)))
   }
@@ -61,9 +64,9 @@ package final class SimulatedDisk: BlockStorage {
   /// A disk on which all of `bytes` are durable.
   package convenience init(
     path: String = "/simulated", seed: UInt64, inode: UInt64 = 1, watch: DiskWatch? = nil,
-    durable bytes: SparseBytes
+    sharesBlocks: Bool = false, durable bytes: SparseBytes
   ) {
-    self.init(path: path, seed: seed, inode: inode, watch: watch)
+    self.init(path: path, seed: seed, inode: inode, watch: watch, sharesBlocks: sharesBlocks)
     state.withLock { state in
       state.seen = bytes
       state.durable = bytes
@@ -105,7 +108,8 @@ package final class SimulatedDisk: BlockStorage {
   /// The disk as one crash leaves it; `seed` decides which sectors arrived. This one stays as it is.
   package func crash(seed: UInt64) -> SimulatedDisk {
     SimulatedDisk(
-      path: path, seed: seed, inode: identity.inode, durable: moment.bytesAfterCrash(seed: seed))
+      path: path, seed: seed, inode: identity.inode, sharesBlocks: sharesBlocks,
+      durable: moment.bytesAfterCrash(seed: seed))
   }
 
   /// The length.
@@ -187,11 +191,19 @@ package final class SimulatedDisk: BlockStorage {
     state.withLock { $0.seen.nextHole(offset.rawValue) }.map { HostOffset($0) }
   }
 
-  /// This disk clones nothing.
-  package func copy(
+  /// Shares whole sectors with another such disk, if it can at all: a write of what is there.
+  package func share(
     from source: any BlockStorage, at sourceOffset: HostOffset, to offset: HostOffset,
     length: UInt64
-  ) throws(StorageError) -> Bool { false }
+  ) throws(StorageError) -> Bool {
+    guard sharesBlocks, let source = source as? SimulatedDisk else { return false }
+    if (sourceOffset.rawValue | offset.rawValue | length) % Self.sectorSize != 0 { return false }
+    let content = source.snapshot
+    if sourceOffset.rawValue + length > content.count { return false }
+    let bytes = content.bytes(sourceOffset.rawValue, Int(length))
+    try store(bytes, at: offset.rawValue, call: "FICLONERANGE", .write(.data))
+    return true
+  }
 
   /// There are no locks here.
   package func changeRole(to role: StorageRole) throws(StorageError) {

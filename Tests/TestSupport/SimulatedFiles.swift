@@ -27,14 +27,18 @@ package final class SimulatedFiles: ImageFiles {
     var inodes: UInt64 = 0
     /// What befalls the next file that is made.
     var faultOfNew: SimulatedDisk.Fault?
+    /// Files can share blocks.
+    var sharesBlocks = false
   }
 
   private let state = Monitor(State())
   /// Hears of every change, of names as well.
   package let watch = DiskWatch()
 
-  /// An empty directory.
-  package init() {}
+  /// An empty directory, of files that can share blocks or not.
+  package init(sharesBlocks: Bool = false) {
+    state.withLock { $0.sharesBlocks = sharesBlocks }
+  }
 
   /// The disk at a path.
   package func disk(_ path: String) -> SimulatedDisk? { state.withLock { $0.disks[path] } }
@@ -101,12 +105,12 @@ package final class SimulatedFiles: ImageFiles {
   fileprivate convenience init(
     _ content: [String: (disk: SimulatedDisk, bytes: SparseBytes)], _ before: State
   ) {
-    self.init()
+    self.init(sharesBlocks: before.sharesBlocks)
     let watch = watch
     let disks = content.mapValues { old in
       SimulatedDisk(
         path: old.disk.path, seed: old.disk.identity.inode, inode: old.disk.identity.inode,
-        watch: watch, durable: old.bytes)
+        watch: watch, sharesBlocks: before.sharesBlocks, durable: old.bytes)
     }
     state.withLock { state in
       state.disks = disks
@@ -119,10 +123,11 @@ package final class SimulatedFiles: ImageFiles {
   package func settle() {
     let watch = watch
     state.withLock { state in
+      let sharesBlocks = state.sharesBlocks
       state.disks = state.disks.mapValues { disk in
         SimulatedDisk(
           path: disk.path, seed: disk.identity.inode, inode: disk.identity.inode, watch: watch,
-          durable: disk.snapshot)
+          sharesBlocks: sharesBlocks, durable: disk.snapshot)
       }
       state.durable = state.disks
       state.changes = []
@@ -138,7 +143,8 @@ package final class SimulatedFiles: ImageFiles {
     state.withLock { state in
       state.inodes += 1
       let disk = SimulatedDisk(
-        path: path, seed: state.inodes, inode: state.inodes, watch: watch, durable: bytes)
+        path: path, seed: state.inodes, inode: state.inodes, watch: watch,
+        sharesBlocks: state.sharesBlocks, durable: bytes)
       state.disks[path] = disk
       state.durable[path] = disk
     }
@@ -180,7 +186,8 @@ extension SimulatedFiles {
       if state.disks[path] != nil { return nil }
       state.inodes += 1
       let disk = SimulatedDisk(
-        path: path, seed: state.inodes, inode: state.inodes, watch: watch)
+        path: path, seed: state.inodes, inode: state.inodes, watch: watch,
+        sharesBlocks: state.sharesBlocks)
       disk.inject(state.faultOfNew)
       state.disks[path] = disk
       state.changes.append(.link(path, disk))

@@ -21,7 +21,6 @@ extern const int chainfs_falloc_zero_range;
 // Files.
 int chainfs_open(const char *path, int flags, mode_t mode);
 int chainfs_fallocate(int descriptor, int mode, int64_t offset, int64_t length);
-ssize_t chainfs_copy_file_range(int from, int64_t from_offset, int to, int64_t to_offset, size_t length);
 int chainfs_clone_range(int from, uint64_t from_offset, int to, uint64_t to_offset, uint64_t length);
 int chainfs_block_device_size(int descriptor, uint64_t *bytes);
 int chainfs_direct_io_alignment(int descriptor, uint32_t *memory, uint32_t *offset);

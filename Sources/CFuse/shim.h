@@ -2,9 +2,13 @@
 #define FUSE_USE_VERSION 314
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
+#include <linux/fuse.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+
+// The bytes before those of a write, as the kernel sends it.
+enum { chainfs_write_headers = sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in) };
 
 // A plain function in one build of libfuse and a function-like macro in another.
 static inline int chainfs_session_io(struct fuse_session *session, const struct fuse_custom_io *calls,

@@ -57,10 +57,12 @@ final class RequestDevice: Sendable {
   /// Leads a session's reads and writes to the calling thread's device; gives 0 or an errno.
   static func connect(_ session: OpaquePointer) -> Int32 {
     var calls = fuse_custom_io()
-    // Alive: libfuse's own memory, for the length of the call. libfuse reads errno when the call has
-    // returned, so nothing comes after it.
+    // Alive: a worker's memory, or libfuse's own, for the length of the call. libfuse reads errno when the
+    // call has returned, so nothing comes after it.
     unsafe calls.read = { session, bytes, count, _ in
-      unsafe Glibc.read(RequestDevice.descriptor(insteadOf: session), bytes, count)
+      // In bounds: a newer libfuse would read more than it asked the kernel for.
+      let most = min(count, RequestMemory.capacity)
+      return unsafe Glibc.read(RequestDevice.descriptor(insteadOf: session), bytes, most)
     }
     unsafe calls.writev = { session, parts, count, _ in
       unsafe Glibc.writev(RequestDevice.descriptor(insteadOf: session), parts, count)

@@ -109,11 +109,15 @@ internal import Synchronization
     }
   }
 
-  /// Takes requests until there are no more; gives the errno of a device that fails.
   private func serve() -> Int32 {
-    // libfuse fills in the memory at the first request; it is this thread's until freed here.
+    unsafe RequestMemory.whileServing(starting) { unsafe serve(readingInto: $0) }
+  }
+
+  /// Takes requests until there are no more; gives the errno of a device that fails.
+  private func serve(readingInto memory: UnsafeMutableRawPointer) -> Int32 {
     var buffer = unsafe fuse_buf()
-    defer { unsafe free(buffer.mem) }
+    // Alive: as long as this thread serves. In bounds: RequestDevice reads no more than it holds.
+    unsafe buffer.mem = memory
     while unsafe fuse_session_exited(session) == 0 {
       let length = unsafe fuse_session_receive_buf(session, &buffer)
       if length == -EINTR || length == -EAGAIN { continue }

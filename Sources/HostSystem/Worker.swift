@@ -3,16 +3,30 @@ internal import Glibc
 
 /// A named thread that runs one function and is joined by its owner.
 package final class Worker: Sendable {
+  /// Who goes first where there are more threads than processors.
+  package enum Priority: Sendable {
+    /// Like the thread that starts it.
+    case same
+    /// Behind those that somebody waits for: the scheduler lets them go before.
+    case background
+  }
+
   /// What the thread is called in ps and in a debugger; the kernel keeps 15 bytes of it.
   package let name: String
   // The thread, until somebody has joined it.
   private let thread: Monitor<pthread_t?>
 
   /// Starts a thread that runs `body`.
-  package init(name: String, body: @escaping @Sendable () -> Void) throws(SystemError) {
+  package init(
+    name: String, priority: Priority = .same, body: @escaping @Sendable () -> Void
+  ) throws(SystemError) {
     self.name = name
     // Balanced: released by the thread, or below if there is none.
-    let start = unsafe Unmanaged.passRetained(ThreadStart(body))
+    let start = unsafe Unmanaged.passRetained(
+      ThreadStart {
+        if priority == .background { Self.stepBack() }
+        body()
+      })
     var thread = pthread_t()
     // Alive: the retained start is the thread's to release; `thread` is this local.
     let status = unsafe pthread_create(&thread, nil, runThread, start.toOpaque())
@@ -24,6 +38,14 @@ package final class Worker: Sendable {
     // Alive: the name's bytes are for the call only. A name is for people: no failure of it matters.
     _ = unsafe chainfs_thread_name(thread, String(decoding: name.utf8.prefix(15), as: UTF8.self))
     self.thread = Monitor(thread)
+  }
+
+  /// Lowers the priority of the calling thread, by about a tenth of a processor to nine for others.
+  ///
+  /// No lower: who holds a lock that others wait for has to get on too.
+  private static func stepBack() {
+    // On Linux this is the calling thread's own. A failure only means that it competes.
+    _ = setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 10)
   }
 
   /// Runs `body` on a new thread, for which the calling one only waits from now on.

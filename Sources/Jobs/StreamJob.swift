@@ -56,7 +56,9 @@ final class StreamJob: Sendable {
   func start() throws(SystemError) {
     do {
       for number in 1...threads {
-        let worker = try Worker(name: "stream\(number)-\(disk.name)") { self.run() }
+        let worker = try Worker(
+          name: "stream\(number)-\(disk.name)", priority: .background
+        ) { self.run() }
         workers.withLock { $0.append(worker) }
       }
     } catch {

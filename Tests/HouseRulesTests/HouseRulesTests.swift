@@ -33,6 +33,7 @@ import Testing
     "HostSystem/RawSpan+Bytes.swift", "HostSystem/SharedGate.swift", "HostSystem/ThreadSlot.swift",
     "HostSystem/Worker.swift", "HostSystem/AtomicBits.swift",
     "Fuse/OperationTable.swift", "Fuse/Session.swift", "Fuse/Reply.swift",
+    "Fuse/RequestMemory.swift",
     "Fuse/DirectoryListing.swift", "Fuse/MountTable.swift", "Fuse/RequestDevice.swift",
     "Fuse/RequestLoop.swift",
     "BlockIO/AlignedBuffer.swift", "BlockIO/ImageLock.swift",

@@ -13,7 +13,7 @@ extension Disk {
     var position = range.offset
     while position < range.end {
       let piece = GuestRange(
-        offset: position, length: min(range.end - position, Self.copyBytes))
+        offset: position, length: min(range.end - position, CopyPace.full.stepBytes))
       position += try withLayers { layers throws(ChainError) in
         try preallocateStart(of: piece, layers)
       }

@@ -27,8 +27,6 @@ package struct PopulateResult: Sendable, Equatable {
 }
 
 extension Disk {
-  /// Most bytes that are read and written at once.
-  static let copyBytes: UInt64 = 2 << 20
   /// Most bytes that are looked at under one hold of the gate, and shared by one call.
   private static let stepBytes: UInt64 = 8 << 20
 
@@ -69,7 +67,7 @@ extension Disk {
   /// The range is rounded out to whole units of allocation. Several threads may populate at once, also ranges
   /// that touch. Where a guest writes meanwhile, its bytes stay.
   package func populate(
-    _ range: GuestRange, base: LayerID?
+    _ range: GuestRange, base: LayerID?, pace: CopyPace = .full
   ) throws(ChainError) -> PopulateResult {
     checkInside(range.offset, range.length)
     var result = PopulateResult()
@@ -85,8 +83,8 @@ extension Disk {
         for extent in try plan(first, base: base, limit: .max, layers) {
           switch extent.kind {
           case .skip: result.skipped += extent.range.length
-          case .zero: try populateZeroes(extent.range, layers, &result)
-          case .copy: try populateCopy(extent.range, layers, &result)
+          case .zero: try populateZeroes(extent.range, pace, layers, &result)
+          case .copy: try populateCopy(extent.range, pace, layers, &result)
           }
         }
         return first.end
@@ -128,11 +126,11 @@ extension Disk {
   }
 
   private func populateZeroes(
-    _ range: GuestRange, _ layers: DiskLayers, _ result: inout PopulateResult
+    _ range: GuestRange, _ pace: CopyPace, _ layers: DiskLayers, _ result: inout PopulateResult
   ) throws(ChainError) {
     let image = try writable(layers)
     defer { hasWrites.store(true, ordering: .relaxed) }
-    guard image.hasZeroClusters else { return try populateCopy(range, layers, &result) }
+    guard image.hasZeroClusters else { return try populateCopy(range, pace, layers, &result) }
     let zeroed: UInt64
     do { zeroed = try image.populateZeroes(range) } catch { throw .image(error) }
     result.zeroed += zeroed
@@ -140,7 +138,7 @@ extension Disk {
   }
 
   private func populateCopy(
-    _ range: GuestRange, _ layers: DiskLayers, _ result: inout PopulateResult
+    _ range: GuestRange, _ pace: CopyPace, _ layers: DiskLayers, _ result: inout PopulateResult
   ) throws(ChainError) {
     let image = try writable(layers)
     defer { hasWrites.store(true, ordering: .relaxed) }
@@ -150,15 +148,17 @@ extension Disk {
       let below = try map.extent(at: rest.offset, upTo: rest.length, in: layers.backing)
       var done: UInt64 = 0
       // Beside what is shared, only what cannot be is read.
-      var most = max(Self.copyBytes / unit * unit, unit)
+      var most = max(pace.stepBytes / unit * unit, unit)
       if let layer = below.layer, layer.sharing.isPossible {
         done = try populateShared(rest.offset, below, image, layers, &result)
         most = min(most, (below.length + unit - 1) / unit * unit)
       }
       if done == 0 {
         done = min(most, rest.length)
-        try populateBytes(GuestRange(offset: rest.offset, length: done), image, layers, &result)
+        let step = GuestRange(offset: rest.offset, length: done)
+        try populateBytes(step, pace, image, layers, &result)
       }
+      pace.giveWay()
       rest = GuestRange(from: rest.offset + done, to: range.end)
     }
   }
@@ -197,7 +197,7 @@ extension Disk {
   }
 
   private func populateBytes(
-    _ range: GuestRange, _ image: any WritableImage, _ layers: DiskLayers,
+    _ range: GuestRange, _ pace: CopyPace, _ image: any WritableImage, _ layers: DiskLayers,
     _ result: inout PopulateResult
   ) throws(ChainError) {
     // Whole units are written; what lies beyond the end of the disk is written as zeroes.
@@ -206,6 +206,7 @@ extension Disk {
     try ThreadScratch.withBuffer(.stream, byteCount: byteCount) { buffer throws(ChainError) in
       var inside = buffer.slice(0..<Int(range.length))
       try readBelow(into: &inside, at: range.offset, layers.backing)
+      pace.giveWay()
       var beyond = buffer.slice(Int(range.length)..<byteCount)
       beyond.fillWithZeroes()
       var position = 0
@@ -223,7 +224,7 @@ extension Disk {
           offset: range.offset + UInt64(position),
           length: min(UInt64(end), range.length) - UInt64(position))
         if isZero {
-          try populateZeroes(run, layers, &result)
+          try populateZeroes(run, pace, layers, &result)
         } else {
           try populate(run, from: buffer.bytes.extracting(position..<end), image, layers, &result)
         }

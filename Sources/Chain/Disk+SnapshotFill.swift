@@ -101,11 +101,11 @@ extension Disk {
 
   /// Brings a range of a part up into the active image as far as a stream that keeps `base` needs it.
   package func populate(
-    _ part: StreamPart, _ range: GuestRange, base: LayerID?
+    _ part: StreamPart, _ range: GuestRange, base: LayerID?, pace: CopyPace = .full
   ) throws(ChainError) -> PopulateResult {
     switch part {
-    case .disk: try populate(range, base: base)
-    case .snapshots: try fillSnapshots(range, base: base)
+    case .disk: try populate(range, base: base, pace: pace)
+    case .snapshots: try fillSnapshots(range, base: base, pace)
     }
   }
 
@@ -174,11 +174,12 @@ extension Disk {
   // MARK: - Filling
 
   private func fillSnapshots(
-    _ range: GuestRange, base: LayerID?
+    _ range: GuestRange, base: LayerID?, _ pace: CopyPace
   ) throws(ChainError) -> PopulateResult {
     var result = PopulateResult()
     var position = range.offset
     while position < range.end {
+      pace.giveWay()
       position = try withLayers { layers throws(ChainError) in
         guard let image = snapshotted(layers) else { return range.end }
         let cluster = UInt64(image.clusterSize)
@@ -186,7 +187,7 @@ extension Disk {
         let start = position.roundedDown(to: cluster)
         let stop = min(range.end.roundedUp(to: cluster), end)
         if start >= stop { return range.end }
-        let step = max(Self.copyBytes / cluster * cluster, cluster)
+        let step = max(pace.stepBytes / cluster * cluster, cluster)
         let piece = GuestRange(offset: start, length: min(step, stop - start))
         return try fill(piece, of: image, base: base, layers, &result)
       }

@@ -48,6 +48,12 @@ package final class Worker: Sendable {
     _ = setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 10)
   }
 
+  /// Lets whoever waits for the calling thread's processor go first.
+  package static func offerProcessor() {
+    // Always succeeds on Linux.
+    sched_yield()
+  }
+
   /// Runs `body` on a new thread, for which the calling one only waits from now on.
   ///
   /// What the child of a fork has to do: Swift's locks know a thread by an id that is asked for once,

@@ -37,6 +37,7 @@ struct CopySchedule: Sendable {
     var part = StreamPart.disk
     var range: GuestRange
     var isZero: Bool
+    var pace: CopyPace
     var taken: UInt64
     var started: MonotonicTime
   }
@@ -179,7 +180,9 @@ struct CopySchedule: Sendable {
     let taken = isZero ? 0 : range.length
     throttle.take(taken, now: now)
     inFlight += 1
-    return .copy(Piece(part: part, range: range, isZero: isZero, taken: taken, started: now))
+    return .copy(
+      Piece(
+        part: part, range: range, isZero: isZero, pace: backoff.pace, taken: taken, started: now))
   }
 
   private func earliest(_ one: MonotonicTime?, _ other: MonotonicTime?) -> MonotonicTime? {

@@ -1,12 +1,14 @@
+internal import Chain
 internal import HostSystem
 
 // How a job stays out of the guest's way.
 //
 //     guest silent for 50 ms     all threads copy, in large pieces, without a break
-//     guest at work              one piece at a time, a smaller one, and a break after it
+//     guest at work              one piece at a time, a smaller one in small steps, and a break after it
 //
-// The break is three times as long as the piece took, so that the guest has at least three quarters of
-// the disk to itself. It grows with the guest's latency: more than twice of what is usual doubles what
+// Storage that moves a piece in two milliseconds has room for both. What a piece takes longer is time
+// that the guest may have had to wait, and the break is three times that, so that the guest has at
+// least three quarters of a slow disk to itself. It grows with the guest's latency: more than twice of what is usual doubles what
 // is added, up to 50 ms, everything else halves it. What is usual is the lowest latency seen, let up slowly, so that a guest
 // whose own load changes is measured anew. The break is bounded because a job that never ends is no
 // use either.
@@ -22,6 +24,8 @@ struct GuestActivity: Sendable {
 struct GuestBackoff: Sendable {
   static let silenceNanoseconds: UInt64 = 50_000_000
   static let longestBreak: Int64 = 50_000_000
+  /// A piece that takes no longer is no burden.
+  static let lightNanoseconds: UInt64 = 2_000_000
   private static let adjustNanoseconds: UInt64 = 5_000_000
 
   private var lastActive: MonotonicTime?
@@ -38,7 +42,10 @@ struct GuestBackoff: Sendable {
   func mostInFlight(threads: Int) -> Int { isGuestActive ? 1 : threads }
 
   /// Most bytes of a piece.
-  var pieceBytes: UInt64 { isGuestActive ? 256 << 10 : 8 << 20 }
+  var pieceBytes: UInt64 { isGuestActive ? 1 << 20 : 8 << 20 }
+
+  /// How a piece is moved.
+  var pace: CopyPace { isGuestActive ? .gentle : .full }
 
   /// When the break is over; nil if there is none.
   func delay(now: MonotonicTime) -> MonotonicTime? {
@@ -75,7 +82,8 @@ struct GuestBackoff: Sendable {
 
   /// A piece was copied: the break begins.
   mutating func pieceEnded(started: MonotonicTime, now: MonotonicTime) {
-    let fair = 3 * Int64(min(now.nanoseconds(since: started), UInt64(Self.longestBreak)))
+    let took = min(now.nanoseconds(since: started), UInt64(Self.longestBreak))
+    let fair = 3 * Int64(took - min(took, Self.lightNanoseconds))
     resting = now.advanced(byNanoseconds: min(fair + breakNanoseconds, Self.longestBreak))
   }
 }

@@ -172,7 +172,8 @@ final class StreamJob: Sendable {
 
   private func copy(_ piece: CopySchedule.Piece) {
     do {
-      let result = try disk.populate(piece.part, piece.range, base: setting.base)
+      let result = try disk.populate(
+        piece.part, piece.range, base: setting.base, pace: piece.pace)
       let now = time.now()
       schedule.change { $0.copied(piece, result, now: now) }
     } catch {

@@ -219,7 +219,8 @@ struct CopyScheduleTests {
       Issue.record("no piece")
       return
     }
-    #expect(piece.range.length == 256 << 10)
+    #expect(piece.range.length == 1 << 20)
+    #expect(piece.pace == .gentle)
     #expect(job.next(guest: busy, now: moment(11)) == .wait(until: nil))
   }
 
@@ -248,14 +249,16 @@ struct CopyScheduleTests {
 
 @Suite("GuestBackoff")
 struct GuestBackoffTests {
-  @Test("beside a guest that does not suffer the break is three times the piece")
+  @Test("beside a guest that does not suffer the break is three times what a piece took too long")
   func fairness() {
     var backoff = GuestBackoff()
     let guest = GuestActivity(inFlight: 1, completed: 1, latencyNanoseconds: 100_000)
     backoff.observe(guest, now: moment(0))
     backoff.pieceEnded(started: moment(0), now: moment(2))
-    #expect(backoff.delay(now: moment(2)) == moment(8))
-    backoff.pieceEnded(started: moment(2), now: moment(9000))
+    #expect(backoff.delay(now: moment(2)) == nil)
+    backoff.pieceEnded(started: moment(2), now: moment(6))
+    #expect(backoff.delay(now: moment(6)) == moment(12))
+    backoff.pieceEnded(started: moment(12), now: moment(9000))
     #expect(backoff.delay(now: moment(9000)) == moment(9050), "and never longer than 50 ms")
   }
 

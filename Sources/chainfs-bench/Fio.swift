@@ -6,7 +6,8 @@ struct Fio: Sendable {
   var options: String
   /// Written or read.
   var isWrite = false
-  /// Which part of the disk's size each of its jobs moves, at most; nil for as much as the time allows.
+  /// Which part of the disk's size each of its jobs moves, at most: an area that is written a second time,
+  /// or read from the page cache, is other work. Nil for as much as the time allows.
   var share: Int?
 
   /// What fio reports of a job, as far as it is used.
@@ -34,25 +35,27 @@ struct Fio: Sendable {
     var jobs: [Job]
   }
 
-  /// Runs the job and gives operations or MiB a second.
-  func run(on export: Export, unit: Unit, seconds: Int, size: Int) throws -> Sample {
+  /// Runs the job and gives operations or MiB a second; the disk's size is in MiB.
+  func run(on export: Export, unit: Unit, seconds: Double, size: Int) throws -> Sample {
     let before = try export.processorTime()
-    let end = share.map { "--io_size=\(size / $0)M" } ?? "--time_based --runtime=\(seconds)"
+    let end = share.map { "--io_size=\(size / $0)M" } ?? "--time_based"
     let text = try Tool.run(
       "fio --name=row --filename=\(export.file) --size=\(size)M --randrepeat=1 --group_reporting"
-        + " --output-format=json \(end) \(options)")
-    let spent = try export.processorTime() - before
+        + " --output-format=json --runtime=\(Int(seconds * 1000))ms \(end) \(options)",
+      limit: Int(seconds) + 60)
     // Warnings come before the report.
-    guard let start = text.firstIndex(of: "{") else { throw BenchError("fio said: \(text)") }
+    guard let start = text.firstIndex(of: "{") else {
+      throw BenchError("fio said no figures", detail: text)
+    }
     let report = try JSONDecoder().decode(Report.self, from: Data(text[start...].utf8))
-    guard let job = report.jobs.first else { throw BenchError("fio ran no job: \(text)") }
+    guard let job = report.jobs.first else { throw BenchError("fio ran no job", detail: text) }
     let side = isWrite ? job.write : job.read
     if side.operations == 0 { throw BenchError("fio did nothing: \(options)") }
     return Sample(
       value: unit == .operations ? side.iops : side.bytesPerSecond / 1_048_576,
-      processorTime: export.processes.isEmpty ? nil : spent / side.operations / 1000,
+      processorTime: try export.processorTime(since: before, operations: side.operations),
       median: side.latency.percentile?["50.000000"].map { $0 / 1000 },
       slow: side.latency.percentile?["99.000000"].map { $0 / 1000 },
-      memory: export.processes.isEmpty ? nil : try export.residentMemory())
+      memory: try export.residentMemory())
   }
 }

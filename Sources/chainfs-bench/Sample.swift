@@ -55,3 +55,42 @@ struct Figures: Codable, Sendable {
     memory = Spread(samples.compactMap(\.memory))
   }
 }
+
+/// What all peers reached in one row, or why they did not.
+struct Line: Codable, Sendable {
+  struct Failure: Codable, Sendable {
+    var peer: String
+    var reason: String
+  }
+
+  var row: String
+  var unit: Unit
+  var figures: [Figures]
+  var failures: [Failure]
+}
+
+/// All lines of a run.
+struct Results: Codable {
+  var plan: Plan
+  var lines: [Line] = []
+
+  /// A median of one peer, nil if there is none.
+  func median(_ row: String, _ peer: String, _ figure: Figures.Path) -> Double? {
+    lines.first { $0.row == row }?.figures.first { $0.peer == peer }?[keyPath: figure]?.median
+  }
+
+  /// The medians of all QEMU storage daemons.
+  func storageDaemons(_ row: String, _ figure: Figures.Path) -> [Double] {
+    (lines.first { $0.row == row }?.figures ?? [])
+      .filter { $0.peer.hasPrefix(StorageDaemonPeer.kind) }
+      .compactMap { $0[keyPath: figure]?.median }
+  }
+}
+
+extension Figures {
+  /// One of the figures.
+  typealias Path = any KeyPath<Figures, Spread?> & Sendable
+
+  /// The row's figure, as one that may be missing like the others.
+  var main: Spread? { value }
+}

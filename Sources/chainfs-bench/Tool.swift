@@ -1,41 +1,75 @@
 import Foundation
 import Glibc
+import HostSystem
 
 /// What went wrong, in words.
 struct BenchError: Error, CustomStringConvertible {
-  var description: String
+  /// One line, for the table.
+  var summary: String
+  /// All that was said, for whoever looks for the cause.
+  var detail = ""
 
-  init(_ description: String) { self.description = description }
+  init(_ summary: String, detail: String = "") {
+    self.summary = summary
+    self.detail = detail
+  }
+
+  var description: String { detail.isEmpty ? summary : "\(summary)\n\(detail)" }
 }
+
+// Other programs are run by popen(3), of all ways:
+//
+//  - Foundation's Process takes a program for running as long as a daemon that it left behind is there;
+//  - system(3) ignores SIGINT meanwhile, so that nobody could stop a run;
+//  - the pipe of popen is not used. What is said goes to a file without a name, so that a daemon holds
+//    nothing of ours that somebody waits for.
+//
+// A script has a time limit, since it may touch a mount whose daemon is stuck; the limit ends it with
+// all that it started in its own process group. And it ends when we do, however we ended.
 
 /// Other programs: run to their end, or found.
 enum Tool {
-  /// Runs a shell script that has to succeed, and gives what it printed.
-  ///
-  /// Foundation's Process is no use here: it takes a program for running as long as a daemon that the
-  /// program left behind is there.
+  /// Runs a script of bash that has to succeed within `limit` seconds, and gives what it printed.
   @discardableResult
-  static func run(_ script: String, in directory: String = "/") throws -> String {
-    let place = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
-    try FileManager.default.createDirectory(at: place, withIntermediateDirectories: false)
-    defer {
-      do { try FileManager.default.removeItem(at: place) } catch { say("\(place.path): \(error)") }
-    }
-    let output = place.appendingPathComponent("output")
-    try Data("cd '\(directory)'\n\(script)".utf8).write(to: place.appendingPathComponent("script"))
+  static func run(_ script: String, in directory: String = "/", limit: Int = 60) throws -> String {
+    let output = try namelessFile()
+    let whole = "export LC_ALL=C\ncd \(ShellWord(directory))\n\(script)"
     // Errors go with the output: a script that fails is told with all that it said.
-    let status = unsafe system(
-      "bash -e -o pipefail '\(place.path)/script' > '\(output.path)' 2>&1 < /dev/null")
-    let text = String(decoding: try Data(contentsOf: output), as: UTF8.self)
-    if status != 0 { throw BenchError("\(script)\n\(text)") }
-    return text
+    let command =
+      "exec setpriv --pdeathsig TERM timeout -k 5 \(limit) bash -e -o pipefail -c"
+      + " \(ShellWord(whole)) > /proc/\(getpid())/fd/\(output.raw) 2>&1 < /dev/null"
+    // Alive: the stream is this function's own, from here to pclose.
+    guard let stream = unsafe popen(command, "re") else {
+      throw SystemError(call: "popen", number: errno)
+    }
+    let status = unsafe pclose(stream)
+    let text = try contents(of: output.raw)
+    if status == 0 { return text }
+    let code = status >> 8 & 0xff
+    let last = text.split(separator: "\n").last { !$0.allSatisfy(\.isWhitespace) }
+    let summary =
+      code == 124 || code == 137 ? "took more than \(limit) s" : last.map(String.init)
+    throw BenchError(summary ?? "exit status \(code)", detail: "\(script)\n\(text)")
   }
 
-  /// The process id that a script prints.
-  static func process(_ script: String) throws -> Int32 {
-    let text = try run(script)
-    guard let process = Int32(text.prefix { $0 != "\n" }) else {
-      throw BenchError("\(script) gave no process id: \(text)")
+  /// Runs a script, and gives the seconds that it took, without the shell's own start.
+  static func seconds(of script: String, in directory: String) throws -> Double {
+    let text = try run(
+      """
+      begin=$EPOCHREALTIME
+      \(script)
+      echo "$begin $EPOCHREALTIME"
+      """, in: directory)
+    let times = text.split(separator: "\n").last?.split(separator: " ").compactMap { Double($0) }
+    guard let times, times.count == 2 else { throw BenchError("no times", detail: text) }
+    return times[1] - times[0]
+  }
+
+  /// The process id that a file holds.
+  static func process(from file: String) throws -> Int32 {
+    let text = try String(contentsOfFile: file, encoding: .utf8)
+    guard let process = Int32(text.prefix { $0.isNumber }) else {
+      throw BenchError("\(file) holds no process id: \(text)")
     }
     return process
   }
@@ -50,29 +84,23 @@ enum Tool {
   static func say(_ line: String) {
     FileHandle.standardError.write(Data((line + "\n").utf8))
   }
-}
 
-/// A directory that goes with its owner, with whatever is mounted in it.
-final class WorkDirectory {
-  let path: String
-
-  init(in parent: String) throws {
-    path = "\(parent)/chainfs-bench-\(ProcessInfo.processInfo.processIdentifier)"
-    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
+  private static func namelessFile() throws -> OwnedDescriptor {
+    let name = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString).path
+    let file = try SystemCall.open(name, flags: O_RDWR | O_CREAT | O_EXCL, mode: 0o600)
+    try SystemCall.unlink(name)
+    return file
   }
 
-  deinit {
-    let script = """
-      awk -v top='\(path)/' 'index($2, top) == 1 { print $2 }' /proc/mounts | sort -r |
-        while read -r place; do umount -l "$place"; done
-      losetup -nO NAME,BACK-FILE | awk -v top='\(path)/' 'index($2, top) == 1 { print $1 }' |
-        while read -r device; do losetup -d "$device"; done
-      rm -rf '\(path)'
-      """
-    do {
-      try Tool.run(script)
-    } catch {
-      Tool.say("\(path) could not be cleared: \(error)")
+  /// The whole of a small file, as text.
+  static func contents(of file: Int32) throws -> String {
+    var text: [UInt8] = []
+    var bytes = [UInt8](repeating: 0, count: 65536)
+    while true {
+      var span = bytes.mutableRawSpan
+      let count = try SystemCall.read(file, into: &span, at: UInt64(text.count))
+      if count == 0 { return String(decoding: text, as: UTF8.self) }
+      text += bytes[..<count]
     }
   }
 }

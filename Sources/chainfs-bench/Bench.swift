@@ -19,10 +19,11 @@ struct Bench: ParsableCommand {
     commandName: "chainfs-bench",
     abstract: "Measures chainfs beside the raw file and QEMU's exports, on the same work in turns.",
     discussion: """
-      Peers that are not installed are left out. Needs root (mounts), fio and qemu-img, 13 GiB of memory \
-      and as much on the disk; with --quick 5 GiB. Every figure is the median of the turns, with half \
-      the range between its quartiles; a ratio compares medians of this run. What must be reached \
-      stands below, with what was.
+      Peers that are not installed are left out. chainfs is mounted with its defaults, but for direct \
+      writes with cache=none. Needs root (mounts), fio, qemu-img and qemu-io, 9 GiB of memory and as much \
+      on the disk; with --quick 5 GiB and less than three minutes. Every figure is the median of the \
+      turns, with half the range between its quartiles; a ratio compares medians of this run. What must \
+      be reached stands below, with what was.
       """)
 
   @Flag(help: "One short turn of each, without nbdfuse and rows that take long: for a first look.")

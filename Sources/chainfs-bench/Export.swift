@@ -1,6 +1,7 @@
 import Dispatch
 import Foundation
 import Glibc
+import HostSystem
 
 /// A served file, and who works for it.
 final class Export {
@@ -46,15 +47,15 @@ final class Export {
     return try body()
   }
 
-  /// Nanoseconds of processor time that the threads of the processes have used so far.
+  /// Nanoseconds of processor time that the processes have used so far, with threads that have ended.
   func processorTime() throws -> Double {
     try processes.reduce(0) { sum, process in
-      let threads = "/proc/\(process)/task"
-      return try FileManager.default.contentsOfDirectory(atPath: threads).reduce(sum) {
-        // The first word: time on a processor.
-        let text = try String(contentsOfFile: "\(threads)/\($1)/schedstat", encoding: .utf8)
-        return $0 + (Double(text.prefix { $0 != " " }) ?? 0)
-      }
+      var clock = clockid_t()
+      var time = timespec()
+      // Alive: each call fills one local.
+      try SystemCall.checking("clock_getcpuclockid", unsafe clock_getcpuclockid(process, &clock))
+      _ = try SystemCall.retrying("clock_gettime") { unsafe clock_gettime(clock, &time) }
+      return sum + Double(time.tv_sec) * 1e9 + Double(time.tv_nsec)
     }
   }
 

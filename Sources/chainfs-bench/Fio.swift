@@ -10,11 +10,20 @@ struct Fio: Sendable {
   /// or read from the page cache, is other work. Nil for as much as the time allows.
   var share: Int?
 
+  /// It writes past the page cache.
+  var isDirectWrite: Bool { isWrite && options.contains("--direct=1") }
+
   /// What fio reports of a job, as far as it is used.
   private struct Report: Decodable {
     struct Job: Decodable {
       var read: Side
       var write: Side
+      var sync: Flushes
+    }
+    struct Flushes: Decodable {
+      var latency: Latency
+
+      enum CodingKeys: String, CodingKey { case latency = "lat_ns" }
     }
     struct Side: Decodable {
       var iops: Double
@@ -36,6 +45,8 @@ struct Fio: Sendable {
   }
 
   /// Runs the job and gives operations or MiB a second; the disk's size is in MiB.
+  ///
+  /// Of a job that flushes after each write, the flushes' latencies are given.
   func run(on export: Export, unit: Unit, seconds: Double, size: Int) throws -> Sample {
     let before = try export.processorTime()
     let end = share.map { "--io_size=\(size / $0)M" } ?? "--time_based"
@@ -51,11 +62,12 @@ struct Fio: Sendable {
     guard let job = report.jobs.first else { throw BenchError("fio ran no job", detail: text) }
     let side = isWrite ? job.write : job.read
     if side.operations == 0 { throw BenchError("fio did nothing: \(options)") }
+    let latency = options.contains("--fsync=1") ? job.sync.latency : side.latency
     return Sample(
       value: unit == .operations ? side.iops : side.bytesPerSecond / 1_048_576,
       processorTime: try export.processorTime(since: before, operations: side.operations),
-      median: side.latency.percentile?["50.000000"].map { $0 / 1000 },
-      slow: side.latency.percentile?["99.000000"].map { $0 / 1000 },
+      median: latency.percentile?["50.000000"].map { $0 / 1000 },
+      slow: latency.percentile?["99.000000"].map { $0 / 1000 },
       memory: try export.residentMemory())
   }
 }

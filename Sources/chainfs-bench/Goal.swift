@@ -12,8 +12,6 @@ struct Goal: Sendable {
     case againstStorageDaemon(Figures.Path)
     /// chainfs against the raw file.
     case againstRaw
-    /// A depth against depth 1: more is worse.
-    case againstDepthOne(Depth, Figures.Path)
     /// chainfs alone.
     case alone
   }
@@ -43,7 +41,7 @@ struct Goal: Sendable {
       case .atMost(let limit): ("at most", limit, figure.map { $0 <= limit })
       }
     return Outcome(
-      row: row + note, bound: "\(word) \(text(limit)) \(other)",
+      row: row + note, bound: "\(word) \(text(limit))\(other)",
       figure: figure.map(text) ?? "",
       verdict: isReached.map { $0 ? "reached" : "short" } ?? "no figure")
   }
@@ -52,12 +50,11 @@ struct Goal: Sendable {
     unit == .times ? Grid.times(value) : "\(Grid.number(value)) \(unit.rawValue)"
   }
 
-  /// What the figure is a multiple of.
+  /// What the figure is a multiple of, after a blank.
   private var other: String {
     switch measure {
-    case .againstStorageDaemon: "QSD's"
-    case .againstRaw: "raw's"
-    case .againstDepthOne: "depth 1's"
+    case .againstStorageDaemon: " QSD's"
+    case .againstRaw: " raw's"
     case .alone: ""
     }
   }
@@ -77,10 +74,6 @@ struct Goal: Sendable {
     case .againstRaw:
       return ratio(
         results.median(row, ChainfsPeer.kind, \.main), results.median(row, RawPeer.kind, \.main))
-    case .againstDepthOne(let kind, let figure):
-      let deep = results.median(row, ChainfsPeer.kind, figure)
-      let shallow = results.median(kind.name(at: 1), ChainfsPeer.kind, figure)
-      return kind == .sequential ? ratio(shallow, deep) : ratio(deep, shallow)
     case .alone: return results.median(row, ChainfsPeer.kind, \.main)
     }
   }
@@ -126,21 +119,11 @@ extension Goal {
 
   private static let depths: [Goal] =
     [(256, 1.15), (1000, 1.3)].flatMap { depth, limit in
-      [
-        Goal(
-          row: Depth.random.name(at: depth), note: ", CPU per operation", bound: .atMost(limit),
-          measure: .againstDepthOne(.random, \.processorTime)),
-        Goal(
-          row: Depth.sequential.name(at: depth), note: ", time", bound: .atMost(limit),
-          measure: .againstDepthOne(.sequential, \.main)),
-        Goal(
-          row: Depth.random.name(at: depth), note: ", memory held", bound: .atMost(1.5),
-          measure: .againstDepthOne(.random, \.memory)),
-      ]
+      zip(Depth.comparison(of: depth), [limit, limit, 1.5]).map { part, limit in
+        Goal(row: part.name, bound: .atMost(limit), measure: .alone)
+      }
     } + [
-      Goal(
-        row: Depth.opening.name(at: 256), bound: .atMost(100), measure: .alone,
-        unit: .milliseconds)
+      Goal(row: "open at depth 256", bound: .atMost(100), measure: .alone, unit: .milliseconds)
     ]
 
   /// As many times as fast as QEMU.

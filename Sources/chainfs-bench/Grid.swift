@@ -30,6 +30,7 @@ struct Grid {
   /// As many digits as mean something.
   static func number(_ value: Double?) -> String {
     guard let value else { return "" }
+    if value == 0 { return "0" }
     return String(format: value >= 100 ? "%.0f" : value >= 1 ? "%.1f" : "%.3f", value)
   }
 
@@ -41,6 +42,6 @@ struct Grid {
 
   /// A factor.
   static func times(_ value: Double) -> String {
-    String(format: value >= 100 ? "%.0f x" : "%.2f x", value)
+    String(format: value >= 100 ? "%.0f x" : value >= 0.1 ? "%.2f x" : "%.4f x", value)
   }
 }

@@ -83,7 +83,7 @@ enum Images {
       """, in: directory, limit: 600)
   }
 
-  /// A chain in which each cluster is in one layer, dealt out by a fixed shuffle.
+  /// A chain in a directory of its own, in which each cluster is in one layer, dealt out by a fixed shuffle.
   ///
   /// One qemu-io writes all layers, and opens none of them with what is below: opening a chain for
   /// every layer would cost the square of the depth.
@@ -105,14 +105,18 @@ enum Images {
     try Data(words.utf8).write(to: URL(fileURLWithPath: "\(directory)/words"))
     try Tool.run(
       """
+      mkdir depth\(depth)
+      cd depth\(depth)
       qemu-img create -q -f qcow2 layer0.qcow2 \(plan.diskSize)M
       for i in $(seq \(depth - 1)); do
         qemu-img create -q -u -f qcow2 -b layer$((i - 1)).qcow2 -F qcow2 layer$i.qcow2 \
           \(plan.diskSize)M
       done
-      qemu-io < words > /dev/null
-      rm words
+      qemu-io < ../words > /dev/null
       """, in: directory, limit: 600)
-    return ServedImage(image: "layer\(depth - 1).qcow2", size: plan.diskSize)
+    return ServedImage(image: top(ofDepth: depth), size: plan.diskSize)
   }
+
+  /// The top of a chain that was made, in the row's directory.
+  static func top(ofDepth depth: Int) -> String { "depth\(depth)/layer\(depth - 1).qcow2" }
 }

@@ -30,8 +30,9 @@ struct ServedImage: Sendable {
   var raw = ""
   /// MiB of the disk.
   var size: Int
-  /// The row reads or writes through the page cache.
-  var isCached = false
+  /// The row writes past the page cache. chainfs is told so, which is worth something to small writes;
+  /// for all other work it is mounted with its defaults.
+  var isWrittenDirectly = false
 }
 
 /// The raw file, as the host serves it: the limit.
@@ -58,7 +59,7 @@ struct ChainfsPeer: Peer {
 
   func serve(_ image: ServedImage, for needs: Needs, in directory: String) throws -> Export {
     let place = "\(directory)/mnt-chainfs"
-    let cache = image.isCached ? "" : "-o cache=none "
+    let cache = image.isWrittenDirectly ? "-o cache=none " : ""
     try Tool.run("mkdir -p \(place)")
     let seconds = try Tool.seconds(
       of: "\(program) mount \(cache)vda=\(image.image) \(place)", in: directory)

@@ -1,7 +1,7 @@
 import ArgumentParser
 import Foundation
 
-/// The results, as people or programs read them: the lines, depths beside depth 1, the goals.
+/// The results, as people or programs read them: the lines, then the goals.
 struct Report: Encodable {
   /// How it is written.
   enum Format: String, ExpressibleByArgument, CaseIterable {
@@ -29,10 +29,9 @@ struct Report: Encodable {
     }
   }
 
-  /// Those of the tables that have anything, each as `form` has it.
+  /// All parts, tables as `form` has them.
   private func parts(_ form: (Grid) -> String) -> String {
-    let further = [depths, reached].filter { !$0.rows.isEmpty }.map(form)
-    return ([form(lines)] + failures + further).joined(separator: "\n\n")
+    ([form(lines)] + failures + (goals.isEmpty ? [] : [form(reached)])).joined(separator: "\n\n")
   }
 
   /// A line for each peer of each row.
@@ -70,27 +69,6 @@ struct Report: Encodable {
       line.failures.map { "\($0.peer) fails at \(line.row): \($0.reason)" }
     }
     return lines.isEmpty ? [] : [lines.joined(separator: "\n")]
-  }
-
-  /// How each peer bears depth.
-  private var depths: Grid {
-    var grid = Grid(head: [
-      "depth / depth 1", "peer", "open", "random read", "its CPU", "sequential read", "MiB held",
-    ])
-    for depth in Depth.deeper {
-      let peers = results.lines.first { $0.row == Depth.random.name(at: depth) }?.figures ?? []
-      for peer in peers.map(\.peer) {
-        func ratio(_ kind: Depth, _ figure: Figures.Path) -> String {
-          let deep = results.median(kind.name(at: depth), peer, figure)
-          return Grid.ratio(deep, results.median(kind.name(at: 1), peer, figure))
-        }
-        grid.rows.append([
-          "\(depth)", peer, ratio(.opening, \.main), ratio(.random, \.main),
-          ratio(.random, \.processorTime), ratio(.sequential, \.main), ratio(.random, \.memory),
-        ])
-      }
-    }
-    return grid
   }
 
   /// What the run was to show, and what it did show.

@@ -79,8 +79,11 @@ struct Row: Sendable {
   private func takeTurns(_ able: inout [Progress], _ plan: Plan, _ directory: String) throws {
     var image = try prepare(plan, directory)
     for turn in 0..<plan.turns {
-      for index in able.indices where able[index].failure == nil {
-        if isFresh, turn > 0 || index > 0 { image = try prepare(plan, directory) }
+      // Each is the first in some turns.
+      for place in able.indices {
+        let index = (place + turn) % able.count
+        if able[index].failure != nil { continue }
+        if isFresh, turn > 0 || place > 0 { image = try prepare(plan, directory) }
         let peer = able[index].peer
         do {
           able[index].samples.append(

@@ -46,20 +46,23 @@ enum Tool {
     let text = try contents(of: output.raw)
     if status == 0 { return text }
     let code = status >> 8 & 0xff
-    let last = text.split(separator: "\n").last { !$0.allSatisfy(\.isWhitespace) }
+    // What is indented belongs to the line above it.
+    let last = text.split(separator: "\n").last { $0.first?.isWhitespace == false }
     let summary =
       code == 124 || code == 137 ? "took more than \(limit) s" : last.map(String.init)
     throw BenchError(summary ?? "exit status \(code)", detail: "\(script)\n\(text)")
   }
 
   /// Runs a script, and gives the seconds that it took, without the shell's own start.
-  static func seconds(of script: String, in directory: String) throws -> Double {
+  static func seconds(
+    of script: String, in directory: String, limit: Int = 120
+  ) throws -> Double {
     let text = try run(
       """
       begin=$EPOCHREALTIME
       \(script)
       echo "$begin $EPOCHREALTIME"
-      """, in: directory)
+      """, in: directory, limit: limit)
     let times = text.split(separator: "\n").last?.split(separator: " ").compactMap { Double($0) }
     guard let times, times.count == 2 else { throw BenchError("no times", detail: text) }
     return times[1] - times[0]

@@ -1,6 +1,7 @@
 import Foundation
 
-/// The images of the rows. The bytes are random, so that nothing finds zeroes in them.
+/// The images of the rows. The bytes are random, so that nothing finds zeroes in them; and they are on the
+/// disk before anybody is measured, so that nobody waits for another's.
 enum Images {
   // Random bytes are slow to make, so the same come again and again; nobody compares clusters.
   private static func fill(_ name: String, _ size: Int) -> String {
@@ -17,7 +18,7 @@ enum Images {
       """
       \(fill("flat.raw", plan.diskSize))
       qemu-img convert -f raw -O qcow2 flat.raw top.qcow2
-      sync -f .
+      sync flat.raw top.qcow2
       """, in: directory, limit: 300)
     return ServedImage(image: "top.qcow2", raw: "flat.raw", size: plan.diskSize)
   }
@@ -56,7 +57,7 @@ enum Images {
       mount -o loop xfs.img xfs
       """, in: directory, limit: 300)
     try overlay(size: size, in: "\(directory)/xfs")
-    try Tool.run("rm -f flat.raw; sync -f .", in: "\(directory)/xfs")
+    try Tool.run("rm -f flat.raw", in: "\(directory)/xfs")
     return ServedImage(image: "xfs/top.qcow2", size: size)
   }
 
@@ -79,7 +80,7 @@ enum Images {
         qemu-img convert -f raw -O qcow2 flat.raw base.qcow2; }
       rm -f top.qcow2*
       qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2
-      sync -f .
+      sync base.qcow2 top.qcow2
       """, in: directory, limit: 600)
   }
 

@@ -53,7 +53,8 @@ struct StorageDaemonPeer: Peer {
       """
       kill \(ids) 2> /dev/null || true
       for id in \(ids); do
-        while [ -d /proc/$id ]; do sleep 0.02; done
+        # One that nobody has asked for yet is gone, too.
+        while grep -qs '^State:.[^Z]' /proc/$id/status; do sleep 0.02; done
       done
       """)
   }

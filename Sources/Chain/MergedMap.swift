@@ -156,6 +156,8 @@ final class MergedMap: Sendable {
     let earlier = state.withLock { state in
       state.places[number].map { state.granules[$0] }
     }
+    // What they say about the granule is in the map from here on, and few of their tables serve two.
+    defer { for layer in backing.layers { layer.image.releaseTables() } }
     do {
       let range = GuestRange(
         offset: GuestOffset(rawValue: number * granuleSize), length: granuleSize)

@@ -73,6 +73,8 @@ package struct OpenReply: ~Copyable, Sendable {
     opened.fh = ticket
     opened.direct_io = caching == .direct ? 1 : 0
     opened.keep_cache = caching == .cached ? 1 : 0
+    // Without pages there is nothing to flush when the file is closed, and so nothing to ask.
+    opened.noflush = caching == .direct ? 1 : 0
     opened.nonseekable = seeking == .refused ? 1 : 0
     // The kernel sends no release for an open that its opener did not live to see.
     if !owed.end(opened: opened) { context.files.remove(ticket)?.released() }

@@ -91,9 +91,14 @@ package protocol Image: AnyObject, Sendable {
   func read(
     _ mapping: Mapping, skip: Int, into buffer: inout MutableRawSpan
   ) throws(ImageError)
+  /// Gives the memory back that holds tables for the next question, if they are not in use.
+  func releaseTables()
 }
 
 extension Image {
+  /// There is nothing to give back.
+  package func releaseTables() {}
+
   /// The guest's bytes are in a file of their own.
   var hasOwnDataFile: Bool { data.identity != storage.identity }
 

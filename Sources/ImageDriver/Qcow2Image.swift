@@ -140,6 +140,8 @@ package final class Qcow2Image: WritableImage {
     }
   }
 
+  package func releaseTables() { state.withLock { $0.cache.removeAll() } }
+
   private func readCompressed(
     _ location: CompressedLocation, skip: Int, into buffer: inout MutableRawSpan
   ) throws(ImageError) {

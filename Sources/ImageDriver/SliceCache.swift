@@ -105,6 +105,15 @@ struct SliceCache {
     }
   }
 
+  /// Throws out everything, unless something is newer than the disk or in use.
+  mutating func removeAll() {
+    if dirtyCount > 0 || slots.contains(where: { $0.pins > 0 || $0.isBeingWritten }) { return }
+    words = []
+    slots = []
+    index = [:]
+    clockHand = 0
+  }
+
   private mutating func freeSlot() -> Int? {
     if slots.count < capacity {
       slots.append(Slot(slice: 0))

@@ -6,12 +6,12 @@ internal import HostSystem
 //     guest silent for 50 ms     all threads copy, in large pieces, without a break
 //     guest at work              one piece at a time, a smaller one in small steps, and a break after it
 //
-// Storage that moves a piece in two milliseconds has room for both. What a piece takes longer is time
-// that the guest may have had to wait, and the break is three times that, so that the guest has at
-// least three quarters of a slow disk to itself. It grows with the guest's latency: more than twice of what is usual doubles what
-// is added, up to 50 ms, everything else halves it. What is usual is the lowest latency seen, let up slowly, so that a guest
-// whose own load changes is measured anew. The break is bounded because a job that never ends is no
-// use either.
+// Storage that moves a piece in two milliseconds has room for both. What a piece takes longer is time that
+// the guest may have had to wait, and the break is three times that, so that the guest has at least three
+// quarters of a slow disk to itself. It grows with the guest's latency: more than twice of what is usual
+// doubles what is added, up to 50 ms, everything else halves it. What is usual is the lowest latency seen,
+// let up slowly, so that a guest whose own load changes is measured anew. The break is bounded because a
+// job that never ends is no use either.
 
 /// How busy the guest is, as the disk counts it.
 struct GuestActivity: Sendable {

@@ -60,7 +60,8 @@ enum MountTable {
     try readAll("/proc/self/mountinfo").split(separator: "\n").compactMap(MountTableEntry.init)
   }
 
-  private static func readAll(_ path: String) throws(SystemError) -> String {
+  /// All of a file of /proc.
+  static func readAll(_ path: String) throws(SystemError) -> String {
     let number = try SystemCall.retrying("open") { openPath(path, O_RDONLY | O_CLOEXEC) }
     let descriptor = OwnedDescriptor(taking: number)
     var text: [UInt8] = []

@@ -41,6 +41,18 @@ internal import HostSystem
       userID: context.pointee.uid, groupID: context.pointee.gid, threadID: context.pointee.pid)
   }
 
+  /// It came through io_uring.
+  var isOnRing: Bool {
+    // Alive: a request lives until it is answered; so below.
+    unsafe chainfs_is_on_ring(request) != 0
+  }
+
+  /// The kernel's number of a request that came through io_uring, nil where it cannot be told.
+  var numberOnRing: UInt64? {
+    let number = unsafe chainfs_ring_number(request)
+    return number == 0 ? nil : number
+  }
+
   /// What the session keeps beside libfuse.
   var context: SessionContext {
     unsafe SessionContext.of(request)
@@ -144,7 +156,7 @@ internal import HostSystem
   ) {
     let request = unsafe self.request
     discard self
-    let buffer = unsafe ThreadBuffer.bytes(upTo: length)
+    let buffer = unsafe answerBuffer(of: request, upTo: length)
     do throws(Failure) {
       // The memory belongs to this thread and outlives the call; the span ends with this scope.
       var span = unsafe buffer.mutableBytes
@@ -161,7 +173,7 @@ internal import HostSystem
   consuming func end(listing capacity: Int, _ body: (inout DirectoryListing) -> Void) {
     let request = unsafe self.request
     discard self
-    let buffer = unsafe ThreadBuffer.bytes(upTo: capacity)
+    let buffer = unsafe answerBuffer(of: request, upTo: capacity)
     var listing = unsafe DirectoryListing(request: request, buffer: buffer)
     body(&listing)
     // `used` is within the buffer: libfuse says what an entry takes, and what does not fit is not
@@ -169,6 +181,20 @@ internal import HostSystem
     _ = unsafe fuse_reply_buf(
       request, buffer.baseAddress?.assumingMemoryBound(to: CChar.self), listing.used)
   }
+}
+
+/// The memory to answer a request from: what a ring has for it, which is sent without being copied, or
+/// this thread's buffer.
+private func answerBuffer(
+  of request: OpaquePointer, upTo length: Int
+) -> UnsafeMutableRawBufferPointer {
+  var size = 0
+  // Alive: both belong to the request, or this thread, until it is answered. In bounds: libfuse tells the
+  // size of its memory, which is page aligned as ours is.
+  guard let payload = unsafe chainfs_ring_payload(request, &size) else {
+    return unsafe ThreadBuffer.bytes(upTo: length)
+  }
+  return unsafe UnsafeMutableRawBufferPointer(start: payload, count: min(max(length, 0), size))
 }
 
 /// The way to hear of an interrupt while the reply itself is kept elsewhere.

@@ -54,7 +54,8 @@ final class RequestDevice: Sendable {
     return body()
   }
 
-  /// Leads a session's reads and writes to the calling thread's device; gives 0 or an errno.
+  /// Leads a session's reads and writes to the calling thread's device; gives 0 or an errno, ENOTSUP where
+  /// libfuse was built without such a way: then no device may be used.
   static func connect(_ session: OpaquePointer) -> Int32 {
     var calls = fuse_custom_io()
     // Alive: a worker's memory, or libfuse's own, for the length of the call. libfuse reads errno when the
@@ -68,7 +69,9 @@ final class RequestDevice: Sendable {
       unsafe Glibc.writev(RequestDevice.descriptor(insteadOf: session), parts, count)
     }
     // Copied by libfuse.
-    return unsafe -chainfs_session_io(session, &calls, fuse_session_fd(session))
+    return LibraryLog.collecting {
+      unsafe -chainfs_session_io(session, &calls, fuse_session_fd(session))
+    }.result
   }
 
   private static func descriptor(insteadOf session: Int32) -> Int32 {

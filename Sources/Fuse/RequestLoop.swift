@@ -11,10 +11,14 @@ internal import Synchronization
 // thread that starts could wait for memory that only the workers can free, all are started at once, with
 // their buffers, before the first request.
 //
+// Where libfuse and the kernel agree on io_uring, threads of libfuse's (RingThreads.swift) call the
+// operations, and only interrupts and forgets still come this way.
+//
 // The end: once the kernel has cut the connection each worker reads ENODEV and leaves. While it is
 // connected, `end` marks the session, and the thread in `run` sends the workers SIGURG, again and again
 // until all have left: one that waits in read(2) is woken, one that was just about to wait is woken by
-// the next signal, one that serves a request finishes it first. No thread is cancelled.
+// the next signal, one that serves a request finishes it first. The threads of rings are woken likewise.
+// No thread is cancelled.
 
 /// Serves a session's requests until it ends.
 ///
@@ -26,11 +30,16 @@ internal import Synchronization
     /// The threads that have not left yet.
     var threads: [pthread_t] = []
     var running = 0
+    /// Workers read from clones of the session's descriptor.
+    var hasDevices = true
     var isEnding = false
     var failure: Int32 = 0
+    /// Libfuse's own; nil before the first request, by which the kernel and libfuse come to terms.
+    var rings: RingThreads?
   }
 
   private let session: OpaquePointer
+  private let parked: ParkedReads
   private let limit: Int
   private let starting: ThreadStarting
   private let state = Monitor(State())
@@ -38,8 +47,11 @@ internal import Synchronization
   private let waiting = Atomic<Int>(0)
   private let isFull = Atomic<Bool>(false)
 
-  init(_ session: OpaquePointer, threads: Int, starting: ThreadStarting) {
+  init(
+    _ session: OpaquePointer, parked: ParkedReads, threads: Int, starting: ThreadStarting
+  ) {
     unsafe self.session = session
+    self.parked = parked
     limit = threads
     self.starting = starting
   }
@@ -49,14 +61,18 @@ internal import Synchronization
   func run() -> Int32 {
     Self.wakeable()
     let number = unsafe RequestDevice.connect(session)
-    if number != 0 { return number }
+    if number != 0 && number != ENOTSUP { return number }
     state.withLock { state in
+      state.hasDevices = number == 0
       for _ in 0..<(starting == .atOnce ? limit : 1) { start(&state) }
     }
     state.wait(while: { $0.running > 0 && !$0.isEnding })
     let clock = SystemTimeSource()
     while !hasEnded() {
-      state.wait(until: clock.now().advanced(byMilliseconds: 5), while: { $0.running > 0 })
+      // A worker that leaves says so; a thread of a ring does not.
+      let isAlone = state.withLock { $0.running == 0 }
+      state.wait(
+        until: clock.now().advanced(byMilliseconds: 5), while: { isAlone || $0.running > 0 })
     }
     let (workers, failure) = state.withLock { ($0.workers, $0.failure) }
     for worker in workers { worker.join() }
@@ -69,12 +85,16 @@ internal import Synchronization
     state.change { $0.isEnding = true }
   }
 
+  /// Libfuse has threads of its own for this session, or had.
+  var hasRings: Bool { state.withLock { $0.rings?.wereStarted ?? false } }
+
   /// Wakes the workers that are left; true once there are none.
   private func hasEnded() -> Bool {
     state.withLock { state in
       // Alive: a thread leaves the list under the lock before it ends.
       for thread in state.threads { pthread_kill(thread, SIGURG) }
-      return state.running == 0
+      let ringsHaveEnded = state.rings?.haveEnded() ?? true
+      return state.running == 0 && ringsHaveEnded
     }
   }
 
@@ -92,10 +112,13 @@ internal import Synchronization
   }
 
   private func work() {
-    state.withLock { $0.threads.append(pthread_self()) }
+    let hasDevices = state.withLock { state in
+      state.threads.append(pthread_self())
+      return state.hasDevices
+    }
     if starting == .atOnce { ThreadBuffer.prepare() }
     let number: Int32 =
-      if let device = RequestDevice(session: unsafe fuse_session_fd(session)) {
+      if hasDevices, let device = RequestDevice(session: unsafe fuse_session_fd(session)) {
         device.answering { serve() }
       } else {
         serve()
@@ -118,6 +141,7 @@ internal import Synchronization
     var buffer = unsafe fuse_buf()
     // Alive: as long as this thread serves. In bounds: RequestDevice reads no more than it holds.
     unsafe buffer.mem = memory
+    var isFirst = true
     while unsafe fuse_session_exited(session) == 0 {
       let length = unsafe fuse_session_receive_buf(session, &buffer)
       if length == -EINTR || length == -EAGAIN { continue }
@@ -125,10 +149,33 @@ internal import Synchronization
       if length <= 0 { return -length }
       let (_, left) = waiting.subtract(1, ordering: .relaxed)
       if left == 0, !isFull.load(ordering: .relaxed) { state.withLock { start(&$0) } }
-      unsafe fuse_session_process_buf(session, &buffer)
+      unsafe process(&buffer, isFirst: isFirst)
+      isFirst = false
       waiting.wrappingAdd(1, ordering: .relaxed)
     }
     return 0
+  }
+
+  /// Serves one request; `isFirst` if it is this worker's first.
+  private func process(_ buffer: inout fuse_buf, isFirst: Bool) {
+    if isFirst, chainfs_library_has_rings() != 0, state.withLock({ $0.rings == nil }) {
+      // The first of all: the kernel sends nothing else until it is answered.
+      let rings = RingThreads.started(in: { unsafe fuse_session_process_buf(session, &buffer) })
+      return state.withLock { $0.rings = rings }
+    }
+    if let number = unsafe interrupted(buffer), parked.interrupt(onRing: number) { return }
+    unsafe fuse_session_process_buf(session, &buffer)
+  }
+
+  /// The number of the request that an interrupt speaks of; nil for every other request.
+  private func interrupted(_ buffer: fuse_buf) -> UInt64? {
+    let headerSize = MemoryLayout<fuse_in_header>.size
+    // In bounds: both sizes are compared with what was received, into memory that malloc aligned.
+    guard chainfs_library_has_rings() != 0, let bytes = unsafe buffer.mem,
+      unsafe buffer.size >= headerSize + MemoryLayout<fuse_interrupt_in>.size,
+      unsafe bytes.load(as: fuse_in_header.self).opcode == FUSE_INTERRUPT.rawValue
+    else { return nil }
+    return unsafe bytes.load(fromByteOffset: headerSize, as: fuse_interrupt_in.self).unique
   }
 
   /// Lets SIGURG, which is ignored unless somebody asks for it, interrupt the waits of this thread and

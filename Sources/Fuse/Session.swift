@@ -17,8 +17,8 @@ internal import Synchronization
 //
 // Order at the end: workers are joined; parked reads fail; open files that the kernel never
 // released are released; `Operations.destroy` (no reply is left now: each holds a part of libfuse's
-// session); the mount is taken away if it is still there, and the connection closed, which lets
-// clients go that still wait; the session is freed.
+// session); libfuse's rings are taken down; the mount is taken away if it is still there, and the
+// connection closed, which lets clients go that still wait; the session is freed.
 
 /// A file system that is mounted and can be served.
 ///
@@ -67,7 +67,7 @@ internal import Synchronization
     }
     unsafe self.session = session
     loop = unsafe RequestLoop(
-      session, threads: max(options.threads, 1), starting: options.starting)
+      session, parked: context.parked, threads: max(options.threads, 1), starting: options.starting)
     let mounted = LibraryLog.collecting { unsafe fuse_session_mount(session, mountpoint.path) }
     if mounted.result != 0 {
       unsafe fuse_session_destroy(session)
@@ -126,7 +126,7 @@ internal import Synchronization
       for argument in arguments where unsafe fuse_opt_add_arg(&list, argument) != 0 { return nil }
       var table = operationTable()
       // Copied by libfuse, up to the size that is passed along.
-      return unsafe fuse_session_new(
+      return unsafe chainfs_session_new(
         &list, &table, MemoryLayout<fuse_lowlevel_ops>.size, userData)
     }
   }
@@ -144,6 +144,10 @@ internal import Synchronization
     context.parked.failAll(ENODEV)
     context.files.releaseAll()
     context.operations.destroy()
+    context.parked.finishAnswers()
+    // Order: the threads of the rings have left, and no answer is left that would be written there. The
+    // rings hold the connection open until they are gone.
+    if loop.hasRings { unsafe chainfs_end_rings(session) }
     let wasDetached = state.withLock { $0.wasDetached }
     // libfuse goes by the path. So it must not try when the mount is gone: something else may be
     // mounted there by now. Without a device number, it looks whether the connection was cut.

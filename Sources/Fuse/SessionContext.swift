@@ -15,13 +15,10 @@ final class SessionContext: Sendable {
 
   /// Settles with the kernel what the connection does.
   func configure(_ connection: inout fuse_conn_info) {
-    func set(_ capability: Int32, _ wanted: Bool) {
-      let bit = UInt32(bitPattern: capability)
-      if wanted, connection.capable & bit != 0 {
-        connection.want |= bit
-      } else {
-        connection.want &= ~bit
-      }
+    // The constants are Int32 in one libfuse and UInt in another.
+    func set(_ capability: some BinaryInteger, _ wanted: Bool) {
+      // Alive: libfuse's struct, for the length of the call.
+      unsafe chainfs_want(&connection, UInt64(capability), wanted ? 1 : 0)
     }
     let largest = UInt32(ThreadBuffer.capacity)
     connection.max_write = largest

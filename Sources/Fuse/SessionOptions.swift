@@ -30,6 +30,15 @@ package enum ThreadStarting: Sendable {
   case atOnce
 }
 
+/// How requests come from the kernel.
+package enum RequestTransport: Sendable {
+  /// Each is read from /dev/fuse, by a thread that waits for it.
+  case device
+  /// Through io_uring, where libfuse and the kernel both can and the threads start on demand; otherwise
+  /// by the device. See <doc:RequestsByRing>.
+  case ringsIfOffered
+}
+
 /// How a file system is mounted and served. There is no way to pass other options through.
 package struct SessionOptions: Sendable {
   /// What stands in the first column of /proc/mounts.
@@ -44,6 +53,8 @@ package struct SessionOptions: Sendable {
   package var threads: Int
   /// When they are started.
   package var starting = ThreadStarting.onDemand
+  /// How requests come.
+  package var transport = RequestTransport.ringsIfOffered
 
   /// Options with defaults for everything but the name and the threads.
   package init(source: String, threads: Int) {
@@ -65,7 +76,13 @@ package struct SessionOptions: Sendable {
     case .everybody: add("allow_other")
     }
     if permissionChecks == .kernel { add("default_permissions") }
+    if usesRings { add("io_uring") }
     return arguments
+  }
+
+  /// Rings have buffers that are not there before they are used, so they go with threads on demand only.
+  private var usesRings: Bool {
+    transport == .ringsIfOffered && starting == .onDemand && RingThreads.arePossible
   }
 
   /// A value in which a comma does not end the option.

@@ -112,6 +112,7 @@ package enum ChainFilesystem {
     var options = SessionOptions(
       source: source.joined(separator: ","), threads: threads(configuration))
     options.access = configuration.access
+    options.transport = configuration.transport
     options.writeback = configuration.caching == .writeback ? .enabled : .disabled
     return options
   }

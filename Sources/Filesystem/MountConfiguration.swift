@@ -29,6 +29,8 @@ package struct MountConfiguration: Sendable {
   package var caching = Caching.readback
   /// Threads that serve requests at most, nil for a number that fits the machine.
   package var threads: Int?
+  /// How requests come from the kernel.
+  package var transport = RequestTransport.device
   /// Whether jobs of an earlier mount go on.
   package var resumesJobs = true
 

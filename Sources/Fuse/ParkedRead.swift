@@ -77,8 +77,9 @@ package final class ParkedRead: Sendable {
     let ringNumber = owed.numberOnRing
     let client = owed.caller.threadID
     let read = ParkedRead(owed, number: number, table: table)
-    guard let ringNumber, table.answers.start() else {
-      // A reader that nobody could interrupt must not wait. This is the ring's own thread, which may answer.
+    guard let ringNumber, table.hasRoomOnRings, table.answers.start() else {
+      // A reader that nobody could interrupt must not wait, nor one that takes the last places of a ring
+      // from everybody else. This is the ring's own thread, which may answer.
       read.finish(read.take(), EAGAIN)
       return read
     }
@@ -183,6 +184,9 @@ final class ParkedReads: Sendable {
   /// read takes to be parked.
   private static let earlyLimit = 256
 
+  /// How many reads may wait in rings. They may all be in one, and it needs places for the rest.
+  private static let ringLimit = RingThreads.placesOfRing / 2
+
   let answers = RingAnswers()
   private let state = Monitor(State())
 
@@ -196,6 +200,10 @@ final class ParkedReads: Sendable {
   func add(_ read: ParkedRead, as number: UInt) {
     state.withLock { $0.reads[number] = read }
   }
+
+  /// One more read may be parked that came through io_uring. Two rings that ask at once may both be told
+  /// so; there are places left for that.
+  var hasRoomOnRings: Bool { state.withLock { $0.onRings.count < Self.ringLimit } }
 
   /// Adds a read that came through io_uring. True: its interrupt has been here already.
   func add(_ read: ParkedRead, as number: UInt, onRing ringNumber: UInt64) -> Bool {

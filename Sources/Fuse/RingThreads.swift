@@ -26,6 +26,9 @@ struct RingThreads {
     unsafe chainfs_library_has_rings() != 0 && access(tasks, R_OK | X_OK) == 0
   }
 
+  /// How many requests a ring has in hand at once.
+  static let placesOfRing = 16
+
   private static let tasks = "/proc/self/task"
   private static let isStarting = Monitor(())
 

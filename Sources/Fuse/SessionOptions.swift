@@ -54,7 +54,7 @@ package struct SessionOptions: Sendable {
   /// When they are started.
   package var starting = ThreadStarting.onDemand
   /// How requests come.
-  package var transport = RequestTransport.ringsIfOffered
+  package var transport = RequestTransport.device
 
   /// Options with defaults for everything but the name and the threads.
   package init(source: String, threads: Int) {
@@ -76,7 +76,10 @@ package struct SessionOptions: Sendable {
     case .everybody: add("allow_other")
     }
     if permissionChecks == .kernel { add("default_permissions") }
-    if usesRings { add("io_uring") }
+    if usesRings {
+      add("io_uring")
+      add("io_uring_q_depth=\(RingThreads.placesOfRing)")
+    }
     return arguments
   }
 

@@ -19,6 +19,7 @@ extension MountOptions {
     mount.modeMask = modeMask
     if let cache { mount.caching = cache }
     mount.threads = threads
+    if usesRings { mount.transport = .ringsIfOffered }
     mount.resumesJobs = resumesJobs
     return mount
   }

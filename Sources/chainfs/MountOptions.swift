@@ -19,6 +19,8 @@ struct MountOptions {
   var resumesJobs = true
   var locksImages = true
   var threads: Int?
+  /// Requests may come through io_uring.
+  var usesRings = false
   var mapCacheBytes: UInt64?
   var backingRoot: String?
   /// The file with the secret of encrypted images.
@@ -28,8 +30,8 @@ struct MountOptions {
   /// Every option's name, as the man page lists them.
   static let names = [
     "ro", "rw", "allow_other", "allow_root", "uid", "gid", "umask", "cache", "discard",
-    "detect-zeroes", "growable", "noresume", "nolock", "threads", "map-cache", "backing-root",
-    "secret", "log",
+    "detect-zeroes", "growable", "noresume", "nolock", "threads", "io_uring", "map-cache",
+    "backing-root", "secret", "log",
   ]
 
   /// Reads the words of all `-o` arguments, in order; a later word replaces an earlier one.
@@ -60,6 +62,7 @@ struct MountOptions {
     case "growable": isGrowable = true
     case "noresume": resumesJobs = false
     case "nolock": locksImages = false
+    case "io_uring": usesRings = true
     default:
       if Self.names.contains(name) {
         throw CommandFailure("option \(name) takes a value: \(name)=...")

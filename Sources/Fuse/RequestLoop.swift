@@ -170,7 +170,7 @@ internal import Synchronization
   /// The number of the request that an interrupt speaks of; nil for every other request.
   private func interrupted(_ buffer: fuse_buf) -> UInt64? {
     let headerSize = MemoryLayout<fuse_in_header>.size
-    // In bounds: both sizes are compared with what was received, into memory that malloc aligned.
+    // In bounds: both sizes are compared with what was received. Aligned: headers start at sixteen bytes.
     guard chainfs_library_has_rings() != 0, let bytes = unsafe buffer.mem,
       unsafe buffer.size >= headerSize + MemoryLayout<fuse_interrupt_in>.size,
       unsafe bytes.load(as: fuse_in_header.self).opcode == FUSE_INTERRUPT.rawValue

@@ -90,7 +90,10 @@ extension Session {
     case .cancel:
       begin("cancel")
       expectation.record?.mayBeMissing = true
-      try jobs.cancel()
+      do throws(JobError) { try jobs.cancel() } catch {
+        // A pause between two steps does not hold a job that is at its end already.
+        guard case .noJob = error else { throw error }
+      }
       try settle(jobs.last)
     case .unmount:
       begin("unmount with a job")

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <linux/prctl.h>
 #include <malloc.h>
 #include <signal.h>
@@ -14,6 +15,7 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -44,6 +46,12 @@ int chainfs_block_device_size(int descriptor, uint64_t *bytes) {
 }
 
 int chainfs_direct_io_alignment(int descriptor, uint32_t *memory, uint32_t *offset) {
+  struct statfs system;
+  // A tmpfs takes O_DIRECT and passes nothing by: its files are the page cache.
+  if (fstatfs(descriptor, &system) == 0 && system.f_type == TMPFS_MAGIC) {
+    *memory = *offset = 0;
+    return 0;
+  }
 #ifdef STATX_DIOALIGN
   struct statx status;
   if (statx(descriptor, "", AT_EMPTY_PATH, STATX_DIOALIGN, &status) == 0

@@ -139,6 +139,17 @@ import Testing
     #expect(!reader.usesDirectIO)
   }
 
+  @Test("a file in memory has no way past the page cache")
+  func isInMemory() throws {
+    let path = "/dev/shm/chainfs-test-\(getpid())"
+    let file = try HostFile.create(path)
+    defer { unlink(path) }
+    #expect(!file.usesDirectIO)
+    let bytes = (0..<10_000).map { UInt8(truncatingIfNeeded: $0 / 7) }
+    try file.put(bytes, at: 4095)
+    #expect(try file.bytes(at: 4095, count: bytes.count) == bytes)
+  }
+
   @Test("neighbouring threads, one direct and one buffered, do not lose each other's bytes")
   func neighbours() throws {
     let file = try HostFile.create(directory.file("image"))

@@ -31,6 +31,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -365,6 +366,11 @@ int stat(const char *path, struct stat *status) {
 int statx(int at, const char *path, int flags, unsigned mask, struct statx *status) {
   if (judge("statx", at, path[0] ? path : NULL, 0) == fails) return -1;
   return syscall(SYS_statx, at, path, flags, mask, status);
+}
+
+int fstatfs(int descriptor, struct statfs *status) {
+  if (judge("fstatfs", descriptor, NULL, 0) == fails) return -1;
+  return syscall(SYS_fstatfs, descriptor, status);
 }
 
 int statvfs(const char *path, struct statvfs *status) {

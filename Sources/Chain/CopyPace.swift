@@ -15,7 +15,7 @@ package enum CopyPace: Sendable, Equatable {
   /// Most bytes that are read and written at once.
   var stepBytes: UInt64 {
     switch self {
-    case .full: 2 << 20
+    case .full: 1 << 20
     case .gentle: 64 << 10
     }
   }

@@ -156,22 +156,26 @@ final class MergedMap: Sendable {
     let earlier = state.withLock { state in
       state.places[number].map { state.granules[$0] }
     }
-    // What they say about the granule is in the map from here on, and few of their tables serve two.
-    defer { for layer in backing.layers { layer.image.releaseTables() } }
     do {
       let range = GuestRange(
         offset: GuestOffset(rawValue: number * granuleSize), length: granuleSize)
       var merge = ExtentMerge(range: range)
+      // What a layer says about the granule is in the map from here on, and few of its tables serve two.
+      // They go at once: those of all layers together would be the most memory that a deep chain takes.
+      func add(_ layer: Layer) throws(ChainError) {
+        defer { layer.image.releaseTables() }
+        try merge.add(layer)
+      }
       for layer in backing.layers {
         if let earlier, layer.id <= earlier.top { break }
-        try merge.add(layer)
+        try add(layer)
         if merge.isComplete { break }
       }
       if let earlier {
         merge.add(earlier.extents) { backing.layer($0) != nil }
         for layer in backing.layers where layer.id <= earlier.top {
           if merge.isComplete { break }
-          try merge.add(layer)
+          try add(layer)
         }
       }
       let granule = Granule(

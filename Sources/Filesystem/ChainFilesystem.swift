@@ -114,6 +114,10 @@ package enum ChainFilesystem {
     options.access = configuration.access
     options.transport = configuration.transport
     options.writeback = configuration.caching == .writeback ? .enabled : .disabled
+    // Two processors read half as much again in parts (measured: 1 MiB direct, tmpfs and ext4), but a
+    // file that is never cached is asked for one part after the other. Writes stay whole: in parts, those
+    // that allocate cost ext4 a commit of the journal for each.
+    if configuration.caching != .none { options.largestRead = 128 << 10 }
     return options
   }
 

@@ -58,7 +58,7 @@ internal import Synchronization
     mountpoint: MountPoint, options: SessionOptions, operations: any Operations
   ) throws(FuseError) {
     mountPoint = mountpoint
-    context = SessionContext(operations, writeback: options.writeback)
+    context = SessionContext(operations, options)
     unsafe userData = context.retainedUserData()
     let made = unsafe Self.makeSession(options.mountArguments, userData)
     guard let session = unsafe made.result else {

@@ -4,13 +4,15 @@ internal import HostSystem
 /// What a session keeps for its callbacks, reached through libfuse's user data.
 final class SessionContext: Sendable {
   let operations: any Operations
-  let writeback: WritebackCaching
+  private let writeback: WritebackCaching
+  private let largestRead: Int
   let files = OpenFiles()
   let parked = ParkedReads()
 
-  init(_ operations: any Operations, writeback: WritebackCaching) {
+  init(_ operations: any Operations, _ options: SessionOptions) {
     self.operations = operations
-    self.writeback = writeback
+    writeback = options.writeback
+    largestRead = options.largestRead
   }
 
   /// Settles with the kernel what the connection does.
@@ -20,9 +22,9 @@ final class SessionContext: Sendable {
       // Alive: libfuse's struct, for the length of the call.
       unsafe chainfs_want(&connection, UInt64(capability), wanted ? 1 : 0)
     }
-    let largest = UInt32(ThreadBuffer.capacity)
+    let largest = UInt32(SessionOptions.largestRequest)
     connection.max_write = largest
-    connection.max_read = largest
+    connection.max_read = UInt32(largestRead)
     connection.max_readahead = largest
     // More requests of readahead and of asynchronous direct I/O in flight than the default of 12.
     connection.max_background = 64

@@ -49,12 +49,18 @@ package struct SessionOptions: Sendable {
   package var permissionChecks = PermissionChecks.kernel
   /// Whether the kernel may collect writes.
   package var writeback = WritebackCaching.disabled
+  /// The most bytes that one request reads. Of a file that the kernel caches, a read past its cache asks
+  /// for the parts of more than that all at once, so that several threads bring them.
+  package var largestRead = Self.largestRequest
   /// The largest number of threads that take requests.
   package var threads: Int
   /// When they are started.
   package var starting = ThreadStarting.onDemand
   /// How requests come.
   package var transport = RequestTransport.device
+
+  /// The most bytes that any request carries.
+  package static let largestRequest = ThreadBuffer.capacity
 
   /// Options with defaults for everything but the name and the threads.
   package init(source: String, threads: Int) {
@@ -69,7 +75,7 @@ package struct SessionOptions: Sendable {
     func add(_ option: String) { arguments += ["-o", option] }
     add("fsname=" + escaped(source))
     add("subtype=" + MountPoint.subtype)
-    add("max_read=\(ThreadBuffer.capacity)")
+    add("max_read=\(largestRead)")
     switch access {
     case .ownerOnly: break
     case .root: add("allow_root")

@@ -46,7 +46,8 @@ enum Images {
   /// The same on an XFS that shares blocks, in an image file of its own.
   static func sharingOverlay(_ plan: Plan, _ directory: String) throws -> ServedImage {
     if Tool.find("mkfs.xfs") == nil { throw BenchError("mkfs.xfs is missing; install it") }
-    let size = 2 * plan.diskSize
+    // Large enough that the start and the end of a stream do not outweigh it.
+    let size = max(2 * plan.diskSize, 1024)
     // Room for the raw file, the base, and an overlay beside one whose blocks are not free yet.
     try Tool.run(
       """

@@ -60,7 +60,7 @@ extension Disk {
       } catch {
         failure = error
       }
-      for layer in layers.all { layer.image.closeFiles() }
+      for layer in layers.all { layer.use.closeNow() }
       return nil
     }
     if let failure { throw failure }

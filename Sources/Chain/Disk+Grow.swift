@@ -40,8 +40,10 @@ extension Disk {
       }
       let grown = DiskLayers(
         active: Layer(
-          id: layers.active.id, image: image, path: layers.active.path, namedAs: nil),
+          id: layers.active.id, image: image, path: layers.active.path, namedAs: nil,
+          use: layers.active.use),
         writable: image, backing: layers.backing)
+      layers.active.use.replace(image)
       do throws(ChainError) {
         // A bitmap's new part is clean, as in QEMU: the guest has written nothing there.
         try image.withoutRecording { () throws(ChainError) in

@@ -40,7 +40,7 @@ extension Disk {
   }
 
   /// Reads from one layer what it maps at an offset.
-  private func read(
+  func read(
     _ mapping: Mapping, of layer: Layer, at offset: GuestOffset, into bytes: inout MutableRawSpan
   ) throws(ChainError) {
     switch mapping {

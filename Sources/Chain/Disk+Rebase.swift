@@ -14,7 +14,7 @@ internal import ImageDriver
 //     5  header: new name into spare room, flush, flip, flush                  the image driver's
 //     6  the chain in memory
 //     -- end of gate ----------------------------------------------------------------------
-//     7  the dropped layers' files are closed, which unlocks them
+//     7  the dropped layers' files are closed, which unlocks them, unless a view of them is open
 //
 // A crash before the flip of 5 leaves the old chain, after it the new one, and both hold the same
 // bytes. If 5 fails, the old chain stays in memory, which is right whichever header is on the disk.
@@ -41,9 +41,9 @@ extension Disk {
   /// Makes `base` the backing file of the active image, or drops all layers below it.
   ///
   /// Everything above the base has to be streamed before; the call is refused if it is not. When it
-  /// returns, the new header is durable and the layers between are closed and unlocked. When it
-  /// throws, the disk goes on with the old chain. Nothing happens if the base is the backing file
-  /// already and no other string is asked for.
+  /// returns, the new header is durable and the layers between are closed and unlocked, but for those
+  /// that an open view still needs. When it throws, the disk goes on with the old chain. Nothing
+  /// happens if the base is the backing file already and no other string is asked for.
   package func rebase(
     to base: LayerID?, backingString requested: String? = nil
   ) throws(ChainError) {
@@ -87,8 +87,9 @@ extension Disk {
         try image.flush()
         try image.setBacking(reference)
       }
-      // Nobody reads from them any more: the gate is held exclusively and the new chain is durable.
-      for layer in layers.backing.layers.dropLast(kept.count) { layer.image.closeFiles() }
+      // The disk reads from them no more: the gate is held exclusively and the new chain is durable.
+      // A view that is open keeps the files of its layers.
+      for layer in layers.backing.layers.dropLast(kept.count) { layer.use.end() }
       return DiskLayers(active: layers.active, writable: image, backing: backing)
     }
   }
@@ -124,7 +125,8 @@ extension Disk {
   /// The same layers, the topmost of them known by the string that the active image has for it now.
   private func renamed(_ layers: [Layer], topmost string: String?) -> [Layer] {
     guard let first = layers.first, let string else { return layers }
-    let again = Layer(id: first.id, image: first.image, path: first.path, namedAs: string)
+    let again = Layer(
+      id: first.id, image: first.image, path: first.path, namedAs: string, use: first.use)
     return [again] + layers.dropFirst()
   }
 

@@ -123,7 +123,7 @@ extension Disk {
       let reference = try checkedReference(of: overlay, named: path, over: layers)
       let lower = Layer(
         id: layers.active.id, image: layers.active.image, path: layers.active.path,
-        namedAs: reference.name)
+        namedAs: reference.name, use: layers.active.use)
       // Order: what was written is durable in the old image before it stops being written.
       try onImage { () throws(ImageError) in try old.close() }
       let backing = try BackingLayers(

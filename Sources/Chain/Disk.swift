@@ -34,6 +34,8 @@ package final class Disk: Sendable {
   let inflated: InflatedClusters
   let load = GuestLoad()
   let flusher = BackgroundFlusher()
+  /// The names of one layer's internal snapshots as views have them: those that were asked for last.
+  let snapshotNames = Monitor<SnapshotNames?>(nil)
 
   // Read under the gate's shared side, replaced under its exclusive side; nil after `close`.
   private let current: Monitor<DiskLayers?>

@@ -54,13 +54,19 @@ final class Layer: Sendable {
   let namedAs: String?
   /// Whether the host lets the active image share blocks with the layer's.
   let sharing = Sharing()
+  /// Who needs the files: the same for all objects that stand for the layer one after the other.
+  let use: LayerUse
 
-  init(id: LayerID, image: any Image, path: String, namedAs: String?) {
+  init(id: LayerID, image: any Image, path: String, namedAs: String?, use: LayerUse? = nil) {
     self.id = id
     self.image = image
     self.path = path
     self.namedAs = namedAs
+    self.use = use ?? LayerUse(image)
   }
+
+  /// The last component of the path.
+  var fileName: String { PlacePath.fileName(of: path) }
 
   /// What the layer's files take on the host.
   func allocatedBytes() throws(ChainError) -> UInt64 {
@@ -117,21 +123,39 @@ final class BackingLayers: Sendable {
   /// Another number after each snapshot and rebase.
   let version: UInt64
 
-  /// What the layers' files take on the host; it does not change while they are backing layers.
-  let allocatedBytes: UInt64
+  // What each layer and all below it take; it does not change while they are backing layers.
+  private let allocatedFrom: [UInt64]
 
   init(layers: [Layer], version: UInt64) throws(ChainError) {
     self.layers = layers
     ids = layers.map(\.id)
     self.version = version
+    var sums: [UInt64] = []
     var sum: UInt64 = 0
-    for layer in layers { sum += try layer.allocatedBytes() }
-    allocatedBytes = sum
+    for layer in layers.reversed() {
+      sum += try layer.allocatedBytes()
+      sums.append(sum)
+    }
+    allocatedFrom = sums.reversed()
     precondition(zip(ids, ids.dropFirst()).allSatisfy { $0 > $1 })
+  }
+
+  /// What the layers' files take on the host.
+  var allocatedBytes: UInt64 { allocatedBytes(from: 0) }
+
+  /// What the files of the layer at an index and of those below it take; 0 below the last.
+  func allocatedBytes(from index: Int) -> UInt64 {
+    index < allocatedFrom.count ? allocatedFrom[index] : 0
   }
 
   /// The layer with this name, or nil if it left the chain.
   func layer(_ id: LayerID) -> Layer? {
+    let index = index(notAbove: id)
+    return index < ids.count && ids[index] == id ? layers[index] : nil
+  }
+
+  /// The index of the first layer that is this one or lies below it.
+  func index(notAbove id: LayerID) -> Int {
     // Names fall from top to bottom; ten steps find one of a thousand.
     var low = 0
     var high = ids.count
@@ -139,7 +163,7 @@ final class BackingLayers: Sendable {
       let middle = (low + high) / 2
       if ids[middle] > id { low = middle + 1 } else { high = middle }
     }
-    return low < ids.count && ids[low] == id ? layers[low] : nil
+    return low
   }
 }
 
@@ -161,4 +185,17 @@ final class DiskLayers: Sendable {
 
   /// Active image first.
   var all: [Layer] { [active] + backing.layers }
+
+  /// The layer at an index, 0 for the active image; nil if the chain has none there.
+  func layer(at index: Int) -> Layer? {
+    if index == 0 { return active }
+    return index > 0 && index <= backing.layers.count ? backing.layers[index - 1] : nil
+  }
+
+  /// The index of a layer, nil if it left the chain.
+  func index(of id: LayerID) -> Int? {
+    if id == active.id { return 0 }
+    let index = backing.index(notAbove: id)
+    return index < backing.layers.count && backing.layers[index].id == id ? index + 1 : nil
+  }
 }

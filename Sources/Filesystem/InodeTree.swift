@@ -1,6 +1,7 @@
 // The tree of a mount. It is made once and never changes: devices are fixed, and so are their control
 // files. An inode number is the place of a node in one array, so nothing is looked up by name but
-// names, and nothing is counted or forgotten.
+// names, and nothing is counted or forgotten. Views of a chain come and go, and are no nodes: their
+// numbers, far above these, say what they are (ViewInode).
 
 internal import Chain
 internal import Control
@@ -19,6 +20,8 @@ enum NodeContent: Sendable {
   case command(ControlVerb, device: String)
   /// Blocks until the device's job ends.
   case wait(device: String)
+  /// The views of a device's chain.
+  case views(ViewDirectory)
 }
 
 /// One file or directory.
@@ -31,9 +34,14 @@ struct Node: Sendable {
 /// All files and directories of a mount.
 struct InodeTree: Sendable {
   private(set) var nodes: [Node] = []
+  /// The views of each device, in the devices' order; of as many as can be numbered.
+  let views: [ViewDirectory]
 
   /// Lays out the tree for devices in their order.
   init(devices: [DeviceNode]) {
+    views = devices.prefix(ViewInode.deviceLimit).enumerated().map { number, device in
+      ViewDirectory(of: device, number: number)
+    }
     nodes.append(Node(name: "", parent: 0, content: .directory([])))
     for device in devices { add(device.disk.name, to: 0, .device(device)) }
     let jobs = add(".jobs", to: 0, .directory([]))
@@ -50,6 +58,8 @@ struct InodeTree: Sendable {
       }
       add("wait", to: directory, .wait(device: name))
     }
+    let chains = add(".chain", to: 0, .directory([]))
+    for directory in views { add(directory.device.disk.name, to: chains, .views(directory)) }
   }
 
   @discardableResult

@@ -6,12 +6,12 @@ internal import HostSystem
 
 /// Answers the kernel's questions about the tree.
 final class TreeOperations: Operations {
-  private let tree: InodeTree
+  let tree: InodeTree
   private let control: ControlPlane
-  private let owner: FileOwner
+  let owner: FileOwner
   private let mounter: FileOwner
-  private let caching: CachingMode
-  private let mounted: FileTime
+  let caching: CachingMode
+  let mounted: FileTime
 
   /// How long attributes of a device are believed: space comes and goes with writes.
   private static let deviceValidity = Validity(seconds: 1)
@@ -29,9 +29,9 @@ final class TreeOperations: Operations {
   }
 
   func lookup(_ name: String, in directory: InodeNumber, reply: consuming EntryReply) {
-    guard let node = tree.node(directory), let index = tree.child(name, of: node) else {
-      return reply.fail(ENOENT)
-    }
+    guard let node = tree.node(directory) else { return reply.fail(ENOENT) }
+    if case .views(let views) = node.content { return lookUpView(name, in: views, reply: reply) }
+    guard let index = tree.child(name, of: node) else { return reply.fail(ENOENT) }
     do {
       let (attributes, validity) = try attributes(tree.nodes[index], InodeTree.inode(index))
       reply.send(attributes, nameValidFor: .lasting, attributesValidFor: validity)
@@ -41,7 +41,7 @@ final class TreeOperations: Operations {
   func forget(_ inode: InodeNumber, lookups: UInt64) {}
 
   func attributes(of inode: InodeNumber, reply: consuming AttributesReply) {
-    guard let node = tree.node(inode) else { return reply.fail(ENOENT) }
+    guard let node = tree.node(inode) else { return viewAttributes(of: inode, reply: reply) }
     do {
       let (attributes, validity) = try attributes(node, inode)
       reply.send(attributes, validFor: validity)
@@ -58,6 +58,9 @@ final class TreeOperations: Operations {
     case .directory(let children):
       attributes = FileAttributes(inode: inode, kind: .directory, permissions: 0o755)
       attributes.linkCount = 2 + UInt64(children.count)
+    case .views:
+      attributes = FileAttributes(inode: inode, kind: .directory, permissions: 0o755)
+      attributes.linkCount = 2
     case .mountText, .deviceText, .wait:
       attributes = FileAttributes(inode: inode, kind: .regular, permissions: 0o400)
     case .command:
@@ -77,7 +80,9 @@ final class TreeOperations: Operations {
   func change(
     _ change: AttributeChange, of inode: InodeNumber, reply: consuming AttributesReply
   ) {
-    guard let node = tree.node(inode) else { return reply.fail(ENOENT) }
+    guard let node = tree.node(inode) else {
+      return reply.fail(view(inode) == nil ? ENOENT : EROFS)
+    }
     switch node.content {
     case .device(let device):
       let number = device.change(change)
@@ -87,7 +92,7 @@ final class TreeOperations: Operations {
       if change.permissions != nil || change.userID != nil || change.groupID != nil {
         return reply.fail(EPERM)
       }
-    case .directory: return reply.fail(EPERM)
+    case .directory, .views: return reply.fail(EPERM)
     }
     attributes(of: inode, reply: reply)
   }
@@ -95,11 +100,11 @@ final class TreeOperations: Operations {
   func readLink(_ inode: InodeNumber, reply: consuming LinkReply) { reply.fail(EINVAL) }
 
   func open(_ inode: InodeNumber, flags: FileFlags, reply: consuming OpenReply) {
-    guard let node = tree.node(inode) else { return reply.fail(ENOENT) }
+    guard let node = tree.node(inode) else { return openView(inode, flags: flags, reply: reply) }
     let control = control
     do {
       switch node.content {
-      case .directory: reply.fail(EISDIR)
+      case .directory, .views: reply.fail(EISDIR)
       case .device(let device):
         if device.disk.isReadOnly, flags.allowsWriting { return reply.fail(EROFS) }
         reply.send(OpenDevice(device), caching: caching)
@@ -122,16 +127,23 @@ final class TreeOperations: Operations {
   }
 
   func list(_ directory: InodeNumber, from position: UInt64, reply: consuming ListingReply) {
-    guard let node = tree.node(directory), case .directory(let children) = node.content else {
-      return reply.fail(ENOTDIR)
+    guard let node = tree.node(directory) else { return reply.fail(ENOTDIR) }
+    if case .views(let views) = node.content {
+      let parent = InodeTree.inode(node.parent)
+      return listViews(views, directory, parent: parent, from: position, reply: reply)
     }
+    guard case .directory(let children) = node.content else { return reply.fail(ENOTDIR) }
     // Positions count entries: "." is before 1, ".." before 2.
     var entries: [(String, InodeNumber, FileKind)] = [
       (".", directory, .directory), ("..", InodeTree.inode(node.parent), .directory),
     ]
     for index in children {
       let child = tree.nodes[index]
-      let kind: FileKind = if case .directory = child.content { .directory } else { .regular }
+      let kind: FileKind =
+        switch child.content {
+        case .directory, .views: .directory
+        case .device, .mountText, .deviceText, .command, .wait: .regular
+        }
       entries.append((child.name, InodeTree.inode(index), kind))
     }
     let first = Int(min(position, UInt64(entries.count)))
@@ -149,6 +161,7 @@ final class TreeOperations: Operations {
     }
     var asked = devices.first
     if let node = tree.node(inode), case .device(let device) = node.content { asked = device }
+    if let (directory, _) = view(inode) { asked = directory.device }
     guard let asked else { return reply.fail(ENOSYS) }
     let path: String
     do { path = try asked.disk.activePath } catch { return reply.fail(error.kind.diskErrno) }

@@ -33,13 +33,16 @@ package struct InternalSnapshot: Sendable, Equatable {
 }
 
 /// Where the tables of a snapshot are, checked.
-struct SnapshotPlace: Sendable, Equatable {
-  var id: String
-  var name: String
+package struct SnapshotPlace: Sendable, Equatable {
+  /// The unique id.
+  package var id: String
+  /// The name that somebody gave it.
+  package var name: String
   var l1TableOffset: UInt64
   /// The L1 entries that map its disk; those behind them lead to VM state.
   var l1EntriesNeeded: Int
-  var diskSize: UInt64
+  /// The size of its disk.
+  package var diskSize: UInt64
 
   init(_ entry: SnapshotEntry, in header: ImageHeader, path: String) throws(ImageError) {
     let geometry = header.geometry

@@ -182,6 +182,8 @@ extension Qcow2Image {
         state.dropped += dropped
         return state.snapshotEntries.count
       }
+      // Order: counted after lookups see the new entries, or one would keep old tables for new ones.
+      snapshots.withLock { $0.changes += 1 }
       if count < Self.mostWaitingEntries { return }
     } catch {
       abandon(claimed)

@@ -15,10 +15,15 @@ package final class SnapshotImage: Image {
 
   /// The snapshot with this id, or else with this name, as qemu-img looks for one; nil if there is
   /// none.
-  package init?(named name: String, of image: Qcow2Image) throws(ImageError) {
+  package convenience init?(named name: String, of image: Qcow2Image) throws(ImageError) {
     let places = try image.snapshotPlaces()
     let found = places.first { $0.id == name } ?? places.first { $0.name == name }
     guard let place = found else { return nil }
+    try self.init(place, of: image)
+  }
+
+  /// The snapshot at one of the image's ``Qcow2Image/snapshotPlaces()``.
+  package init(_ place: SnapshotPlace, of image: Qcow2Image) throws(ImageError) {
     self.image = image
     let of = image.geometry
     do throws(FormatError) {

@@ -31,6 +31,8 @@ struct SnapshotTables: Sendable {
   var places: [SnapshotPlace]?
   /// A thread fills a part of them.
   var isFilling = false
+  /// Fills that were committed.
+  var changes: UInt64 = 0
 }
 
 /// Snapshots that have one L2 table for a part of the disk, or none of them has one.
@@ -53,8 +55,8 @@ package struct SnapshotPart: Sendable {
 }
 
 extension Qcow2Image {
-  /// The internal snapshots, oldest first.
-  func snapshotPlaces() throws(ImageError) -> [SnapshotPlace] {
+  /// The internal snapshots, oldest first; they stay the same while the image is open.
+  package func snapshotPlaces() throws(ImageError) -> [SnapshotPlace] {
     if header.snapshotCount == 0 { return [] }
     if let places = snapshots.withLock({ $0.places }) { return places }
     var places: [SnapshotPlace] = []
@@ -65,6 +67,12 @@ extension Qcow2Image {
     snapshots.withLock { $0.places = found }
     return found
   }
+
+  /// Another number after each change of the snapshots' tables.
+  ///
+  /// Clusters that a change has left are used again only after ``releaseFreed()``. So who asks under the
+  /// same protection as readers have, and finds the number that it knows, knows tables that are whole.
+  package var snapshotChanges: UInt64 { snapshots.withLock { $0.changes } }
 
   /// Where the longest disk of a snapshot ends, in whole clusters; 0 without snapshots.
   package func snapshotEnd() throws(ImageError) -> GuestOffset {

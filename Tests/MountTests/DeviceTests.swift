@@ -130,7 +130,7 @@ extension MountTests {
       // A mebibyte of data, and the tables.
       let blocks = try #require(Int(box.run("stat -c %b mnt/vda")))
       #expect((2048..<4096).contains(blocks))
-      #expect(try box.run("ls mnt; ls -A mnt") == "vda\n.jobs\nvda")
+      #expect(try box.run("ls mnt; ls -A mnt") == "vda\n.chain\n.jobs\nvda")
       try box.run(
         """
         cp --sparse=auto mnt/vda copy; cmp copy mnt/vda

@@ -18,8 +18,8 @@ extension MountTests {
       try box.run(
         Self.functions + """
           qemu-img create -q -f qcow2 a 4M; chainfs mount -o allow_other vda=a mnt
-          [ "$(as nobody ls -A mnt)" = "$(printf '.jobs\\nvda')" ]
-          for file in mnt/vda $(find mnt/.jobs -type f); do
+          [ "$(as nobody ls -A mnt)" = "$(printf '.chain\\n.jobs\\nvda')" ]
+          for file in mnt/vda $(find mnt/.jobs mnt/.chain -type f); do
             denied as nobody cat $file
             denied as nobody sh -c "echo > $file"
             denied as nobody chmod 666 $file

@@ -29,7 +29,8 @@ extension Disk {
 
   /// The open view with a name.
   func openView(named name: String) throws -> DiskView {
-    try #require(try openView(try #require(try view(named: name), "no \(name)").id))
+    let found = try #require(try view(named: name), "no \(name)")
+    return try #require(try openView(found.id))
   }
 }
 
@@ -113,8 +114,7 @@ struct DiskViewTests {
     let bytes = try disk.allBytes()
     #expect(try disk.allViews().map(\.name) == ["0-top", "1-base.raw"])
     for (view, name) in zip(views, names) where name != "0-top" {
-      #expect(
-        firstDifference(try view.allBytes(), try #require(chain.bytes[name])) == nil, "\(name)")
+      #expect(firstDifference(try view.allBytes(), chain.bytes[name] ?? []) == nil, "\(name)")
     }
     #expect(firstDifference(try views[0].allBytes(), bytes) == nil)
     // What left the chain is there for those who have it open, and for nobody else.
@@ -135,7 +135,7 @@ struct DiskViewTests {
     mid.close()
     try chain.bench.qemuIO("mid", ["write -P 1 0 4k"])
     #expect(throws: (any Error).self) { try chain.bench.qemuIO("low", ["write -P 1 0 4k"]) }
-    #expect(firstDifference(try low.allBytes(), try #require(chain.bytes["2-low"])) == nil)
+    #expect(firstDifference(try low.allBytes(), chain.bytes["2-low"] ?? []) == nil)
     low.close()
     try chain.bench.qemuIO("low", ["write -P 1 0 4k"])
     try disk.close()
@@ -158,9 +158,9 @@ struct DiskViewTests {
     let rest = try disk.views(after: first.last?.id, limit: 9) { Issue.record("\($0)") }
     #expect(rest.map(\.name) == ["3-low", "3-low@in%2Fside", "4-base.raw"])
     #expect(firstDifference(try now.allBytes(), bytes) == nil)
-    #expect(firstDifference(try mid.allBytes(), try #require(chain.bytes["1-mid"])) == nil)
+    #expect(firstDifference(try mid.allBytes(), chain.bytes["1-mid"] ?? []) == nil)
     let top = try disk.openView(named: "1-top")
-    #expect(firstDifference(try top.allBytes(), try #require(chain.bytes["0-top"])) == nil)
+    #expect(firstDifference(try top.allBytes(), chain.bytes["0-top"] ?? []) == nil)
     // The list goes on as well where the layer it has come to is gone.
     try disk.streamAll(base: try disk.findLayer(named: "low"))
     let after = try disk.views(after: first.last?.id, limit: 9) { Issue.record("\($0)") }

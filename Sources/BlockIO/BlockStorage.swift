@@ -86,12 +86,13 @@ package protocol BlockStorage: AnyObject, Sendable {
     length: UInt64
   ) throws(StorageError) -> Bool
 
-  /// Changes the locks to those of `role`, and with `.backing` refuses writes from now on.
+  /// Makes an active file a backing file: refuses writes from now on, and gives back the locks that only
+  /// a writer needs.
   ///
-  /// A conflict is thrown, and the old locks and rights stay as they were.
-  func changeRole(to role: StorageRole) throws(StorageError)
+  /// Cannot fail, since what is given back meets nobody: a snapshot of several disks relies on it.
+  func becomeBacking()
   /// Refuses writes from now on, and keeps the locks: for a file that must stay as it is, and that
-  /// nobody else may take for whole. Changes of roles do not undo it.
+  /// nobody else may take for whole.
   func refuseWrites()
   /// Lets go of the locks and refuses writes from now on. Flush first; the file is closed when the
   /// last user is gone. Closing again does nothing.

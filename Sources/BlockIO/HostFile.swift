@@ -215,18 +215,11 @@ package final class HostFile: BlockStorage {
     return sort == .blockDevice ? status.size : status.allocatedBytes
   }
 
-  /// Changes the locks to those of `role`; a conflict leaves everything as it was.
-  package func changeRole(to role: StorageRole) throws(StorageError) {
-    if role == .active && !wasOpenedForWriting { throw .readOnly(path: path) }
-    // Lock: the role's own, across the system calls, so that two changes cannot mix.
-    try lock.withLock { held throws(StorageError) in
-      let wanted = Self.lock(for: role)
-      if locking == .qemu {
-        try held.change(to: wanted, descriptor: descriptor.raw, path: path)
-        held = wanted
-      }
-      refusesWrites.store(role == .backing, ordering: .relaxed)
-    }
+  /// Refuses writes from now on, and gives back the locks that only a writer needs.
+  package func becomeBacking() {
+    // Order: nothing is written any more when others are told so.
+    refusesWrites.store(true, ordering: .relaxed)
+    giveBack(allBut: .backing)
   }
 
   /// Refuses writes from now on, whatever its role.
@@ -235,14 +228,12 @@ package final class HostFile: BlockStorage {
   /// Gives the locks back and refuses writes from now on.
   package func close() {
     refusesWrites.store(true, ordering: .relaxed)
-    lock.withLock { held in
-      do throws(StorageError) {
-        try held.change(to: .none, descriptor: descriptor.raw, path: path)
-      } catch {
-        // Asking for no locks meets nobody; what could not be given back goes with the descriptor.
-      }
-      held = .none
-    }
+    giveBack(allBut: .none)
+  }
+
+  private func giveBack(allBut kept: ImageLock) {
+    // Lock: the role's own, across the system calls, so that two changes cannot mix.
+    lock.withLock { held in held.giveBack(allBut: kept, descriptor: descriptor.raw) }
   }
 
   private static func lock(for role: StorageRole) -> ImageLock {

@@ -80,6 +80,14 @@ struct ImageLock: Equatable {
     Self.release(bytes.filter { !next.bytes.contains($0) }, descriptor: descriptor)
   }
 
+  /// Gives back all locks on an open file but those that `kept` has too. Nobody can stand in the way of
+  /// that: whoever has less than it had asks for nothing.
+  mutating func giveBack(allBut kept: ImageLock, descriptor: Int32) {
+    Self.release(bytes.filter { !kept.bytes.contains($0) }, descriptor: descriptor)
+    used.removeAll { !kept.used.contains($0) }
+    unshared.removeAll { !kept.unshared.contains($0) }
+  }
+
   /// Throws if another open file stands in the way.
   private func checkOthers(descriptor: Int32, path: String) throws(StorageError) {
     for permission in used {

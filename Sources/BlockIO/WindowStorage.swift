@@ -67,10 +67,8 @@ package final class WindowStorage: BlockStorage {
     return HostOffset(min(hole.rawValue - start, length))
   }
 
-  /// Changes the locks of the whole.
-  package func changeRole(to role: StorageRole) throws(StorageError) {
-    try whole.changeRole(to: role)
-  }
+  /// Gives locks of the whole back.
+  package func becomeBacking() { whole.becomeBacking() }
 
   /// Flushes the whole.
   package func flush() throws(StorageError) { try whole.flush() }

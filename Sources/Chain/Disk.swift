@@ -94,16 +94,25 @@ extension Disk {
     _ body: (DiskLayers) throws(ChainError) -> DiskLayers?
   ) throws(ChainError) {
     // The old chain is let go after the gate: that may close files, which may take a while.
-    var old: DiskLayers?
-    try gate.exclusive { () throws(ChainError) in
-      old = current.withLock { $0 }
-      guard let layers = old else { throw .closed(disk: name) }
-      let changed = try body(layers)
-      current.withLock { $0 = changed }
-      if let image = changed?.active.image {
-        size.store(image.virtualSize, ordering: .releasing)
-        cluster.store(image.clusterSize, ordering: .relaxed)
-      }
+    _ = try gate.exclusive { () throws(ChainError) -> DiskLayers in
+      let layers = try layersAlone()
+      replaceLayers(with: try body(layers))
+      return layers
+    }
+  }
+
+  /// The chain, for who holds the gate exclusively.
+  func layersAlone() throws(ChainError) -> DiskLayers {
+    guard let layers = current.withLock({ $0 }) else { throw .closed(disk: name) }
+    return layers
+  }
+
+  /// Puts another chain in force, for who holds the gate exclusively; nil closes the disk.
+  func replaceLayers(with changed: DiskLayers?) {
+    current.withLock { $0 = changed }
+    if let image = changed?.active.image {
+      size.store(image.virtualSize, ordering: .releasing)
+      cluster.store(image.clusterSize, ordering: .relaxed)
     }
   }
 

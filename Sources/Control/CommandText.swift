@@ -2,7 +2,8 @@
 //
 // The text of a write is words between blanks, quoted as in the shell. A word whose name part before
 // an unquoted `=` looks like a key is `key=value`; every other word is bare, and there may be one of
-// those. To give a bare word with such a beginning, quote it: `'base=x.qcow2'` is a file name.
+// those. To give a bare word with such a beginning, quote it: `'base=x.qcow2'` is a file name. What
+// looks like a key depends on the file: in `.jobs/snapshot` it may be the name of a device.
 
 /// A control write: its bare word and its `key=value` words.
 struct CommandText: Equatable {
@@ -14,8 +15,16 @@ struct CommandText: Equatable {
   /// The values by their keys.
   private(set) var values: [String: String] = [:]
 
+  /// What can stand before a `=`.
+  enum Keys {
+    /// Words such as `on-error`.
+    case options
+    /// Those, and whatever can be the name of a device.
+    case devices
+  }
+
   /// Takes the bytes of one write(2) apart.
-  init(bytes: [UInt8]) throws(ControlError) {
+  init(bytes: [UInt8], keys: Keys = .options) throws(ControlError) {
     if bytes.count > Self.limit {
       throw .invalid("a command has at most \(Self.limit) bytes, this one has \(bytes.count)")
     }
@@ -24,7 +33,7 @@ struct CommandText: Equatable {
       throw .invalid("a command has to be valid UTF-8")
     }
     if text.unicodeScalars.last == "\n" { text.unicodeScalars.removeLast() }
-    var splitter = WordSplitter(text)
+    var splitter = WordSplitter(text, keys: keys)
     while let word = try splitter.next() {
       try add(word)
     }
@@ -70,9 +79,11 @@ private struct WordSplitter {
   }
 
   private var rest: Substring.UnicodeScalarView
+  private let keys: CommandText.Keys
 
-  init(_ text: String) {
+  init(_ text: String, keys: CommandText.Keys) {
     rest = Substring(text).unicodeScalars
+    self.keys = keys
   }
 
   /// The next word, nil at the end.
@@ -95,7 +106,7 @@ private struct WordSplitter {
         isPlain = false
         guard let escaped = rest.popFirst() else { throw .invalid("a backslash ends the command") }
         value.unicodeScalars.append(escaped)
-      case "=" where key == nil && isPlain && Self.isKey(value):
+      case "=" where key == nil && isPlain && isKey(value):
         key = value
         value = ""
       case "\n":
@@ -127,13 +138,17 @@ private struct WordSplitter {
     scalar == " " || scalar == "\t" || scalar == "\r"
   }
 
-  private static func isKey(_ text: String) -> Bool {
+  private func isKey(_ text: String) -> Bool {
     var isFirst = true
     for byte in text.utf8 {
       switch byte {
       case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"): break
-      case UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "_"):
+      case UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "_"):
+        if isFirst && keys == .options { return false }
+      case UInt8(ascii: "-"):
         if isFirst { return false }
+      case UInt8(ascii: "."):
+        if isFirst || keys == .options { return false }
       default: return false
       }
       isFirst = false

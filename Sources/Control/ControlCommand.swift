@@ -45,9 +45,7 @@ enum ControlCommand: Equatable {
       try text.requireNothing("cancel")
       self = .cancel
     case .speed:
-      try text.allow([])
-      guard let word = text.bare else { throw .invalid("speed needs a size, such as 200M") }
-      self = .speed(try Self.size(word, of: "speed"))
+      self = .speed(try Self.speed(text))
     case .pause:
       try text.requireNothing("pause")
       self = .pause
@@ -86,13 +84,22 @@ enum ControlCommand: Equatable {
     guard let path = text.bare, !path.isEmpty else {
       throw .invalid("snapshot needs the path of the new image")
     }
-    let mode: SnapshotMode
-    switch text.values["mode"] {
-    case nil, "absolute-paths": mode = .absolutePaths
-    case "existing": mode = .existing
+    return .snapshot(
+      path: path, format: text.values["format"] ?? "qcow2", mode: try mode(text.values["mode"]))
+  }
+
+  static func mode(_ word: String?) throws(ControlError) -> SnapshotMode {
+    switch word {
+    case nil, "absolute-paths": .absolutePaths
+    case "existing": .existing
     case .some(let other): throw .invalid("mode is absolute-paths or existing, not \(other)")
     }
-    return .snapshot(path: path, format: text.values["format"] ?? "qcow2", mode: mode)
+  }
+
+  static func speed(_ text: CommandText) throws(ControlError) -> UInt64 {
+    try text.allow([])
+    guard let word = text.bare else { throw .invalid("speed needs a size, such as 200M") }
+    return try size(word, of: "speed")
   }
 
   private static func size(_ text: String, of name: String) throws(ControlError) -> UInt64 {

@@ -45,20 +45,23 @@ package enum MountFile: String, Sendable, CaseIterable {
 /// Any number of threads may call anything at once. The disks stay the caller's to close, after
 /// `close()` here.
 package final class ControlPlane: Sendable {
-  private struct Device: Sendable {
+  struct Device: Sendable {
     var disk: Disk
     var jobs: StreamJobs
     var error: ErrorSentence
   }
 
-  private let devices: [Device]
+  let devices: [Device]
+  let sharedLimit: SharedLimit
 
   /// Takes charge of disks whose names are different; their order is that of the texts.
   package init(disks: [Disk], time: any TimeSource) {
+    let limit = SharedLimit(time: time)
+    sharedLimit = limit
     devices = disks.map { disk in
       let error = ErrorSentence()
       let jobs = StreamJobs(
-        disk: disk, time: time,
+        disk: disk, time: time, sharedLimit: limit,
         onFailure: { error.set($0.error ?? "\($0.device): the job failed") },
         onNote: { error.set($0) })
       return Device(disk: disk, jobs: jobs, error: error)
@@ -84,7 +87,7 @@ package final class ControlPlane: Sendable {
     for device in devices { device.jobs.close() }
   }
 
-  private func device(_ name: String) throws(ControlError) -> Device {
+  func device(_ name: String) throws(ControlError) -> Device {
     guard let device = devices.first(where: { $0.disk.name == name }) else {
       let have = devices.map(\.disk.name).joined(separator: ", ")
       throw ControlError(kind: .notFound, sentence: "no device named \(name) (have \(have))")
@@ -121,9 +124,7 @@ extension ControlPlane {
       case .pause: try device.jobs.pause()
       case .resume: try device.jobs.resume()
       case .snapshot(let path, let format, let mode):
-        try device.jobs.whileIdle { () throws(ChainError) in
-          try device.disk.snapshot(path: path, format: format, mode: mode)
-        }
+        try StreamJobs.snapshot([(jobs: device.jobs, path: path)], format: format, mode: mode)
       }
     } catch { throw ControlError(error) }
   }
@@ -205,7 +206,7 @@ package final class JobWait: Sendable {
 }
 
 /// The content of an `error` file.
-private final class ErrorSentence: Sendable {
+final class ErrorSentence: Sendable {
   private let sentence = Monitor<String?>(nil)
 
   func set(_ text: String?) {

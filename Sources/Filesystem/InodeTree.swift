@@ -16,6 +16,8 @@ enum NodeContent: Sendable {
   case mountText(MountFile)
   /// A text of one device.
   case deviceText(DeviceFile, device: String)
+  /// Commands to the whole mount, and a text about them.
+  case mountCommand(MountVerb)
   /// Commands to one device, and a text about them.
   case command(ControlVerb, device: String)
   /// Blocks until the device's job ends.
@@ -46,6 +48,7 @@ struct InodeTree: Sendable {
     for device in devices { add(device.disk.name, to: 0, .device(device)) }
     let jobs = add(".jobs", to: 0, .directory([]))
     for file in MountFile.allCases { add(file.rawValue, to: jobs, .mountText(file)) }
+    for verb in MountVerb.allCases { add(verb.rawValue, to: jobs, .mountCommand(verb)) }
     for device in devices {
       let name = device.disk.name
       let directory = add(name, to: jobs, .directory([]))

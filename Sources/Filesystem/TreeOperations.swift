@@ -63,7 +63,7 @@ final class TreeOperations: Operations {
       attributes.linkCount = 2
     case .mountText, .deviceText, .wait:
       attributes = FileAttributes(inode: inode, kind: .regular, permissions: 0o400)
-    case .command:
+    case .command, .mountCommand:
       attributes = FileAttributes(inode: inode, kind: .regular, permissions: 0o600)
       // A command makes and opens files with the rights of whoever mounted: nobody else gives it.
       owner = mounter
@@ -87,7 +87,7 @@ final class TreeOperations: Operations {
     case .device(let device):
       let number = device.change(change)
       if number != 0 { return reply.fail(number) }
-    case .command, .mountText, .deviceText, .wait:
+    case .command, .mountCommand, .mountText, .deviceText, .wait:
       // A truncation before a command is written means nothing; who may write is not up for change.
       if change.permissions != nil || change.userID != nil || change.groupID != nil {
         return reply.fail(EPERM)
@@ -120,6 +120,10 @@ final class TreeOperations: Operations {
         let command = try OpenCommand(
           verb, device: device, control: control, isRead: flags.allowsReading)
         reply.send(command, caching: .direct)
+      case .mountCommand(let verb):
+        reply.send(
+          try OpenMountCommand(verb, control: control, isRead: flags.allowsReading),
+          caching: .direct)
       case .wait(let device):
         reply.send(OpenWait(device: device, control: control), caching: .direct)
       }

@@ -69,6 +69,18 @@ internal import Glibc
     return try body()
   }
 
+  /// Runs `body` alone in all of `gates`, which are taken in the order given.
+  ///
+  /// Whoever takes several has to take them in the order that everybody uses, each once.
+  package static func exclusive<Result: ~Copyable, Failure: Error>(
+    _ gates: ArraySlice<SharedGate>, _ body: () throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    guard let first = gates.first else { return try body() }
+    return try first.exclusive { () throws(Failure) -> Result in
+      try exclusive(gates.dropFirst(), body)
+    }
+  }
+
   private func shard(_ index: Int) -> UnsafeMutablePointer<pthread_rwlock_t> {
     // In bounds: all callers stay below shardCount.
     unsafe (shards + index * Self.stride).assumingMemoryBound(to: pthread_rwlock_t.self)

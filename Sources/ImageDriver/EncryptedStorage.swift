@@ -40,9 +40,7 @@ package final class EncryptedStorage: BlockStorage {
   package func allocatedBytes() throws(StorageError) -> UInt64 { try base.allocatedBytes() }
   package func truncate(to size: UInt64) throws(StorageError) { try base.truncate(to: size) }
   package func flush() throws(StorageError) { try base.flush() }
-  package func changeRole(to role: StorageRole) throws(StorageError) {
-    try base.changeRole(to: role)
-  }
+  package func becomeBacking() { base.becomeBacking() }
   package func refuseWrites() { base.refuseWrites() }
   package func close() { base.close() }
 

@@ -62,7 +62,7 @@ package protocol Image: AnyObject, Sendable {
   /// Where the bytes of the guest are: the image file itself, or what stands for it.
   ///
   /// Host offsets of mappings and tickets are offsets of this. It shares the image file's roles and
-  /// ends with it, see ``changeRole(to:)`` and ``closeFiles()``.
+  /// ends with it, see ``becomeBacking()`` and ``closeFiles()``.
   var data: any BlockStorage { get }
   /// The path that the image was opened by.
   var path: String { get }
@@ -113,14 +113,10 @@ extension Image {
     return hasOwnDataFile ? own + (try data.allocatedBytes()) : own
   }
 
-  /// Changes the locks of all files of the image; a conflict leaves everything as it was.
-  package func changeRole(to role: StorageRole) throws(StorageError) {
-    try storage.changeRole(to: role)
-    guard hasOwnDataFile else { return }
-    do throws(StorageError) { try data.changeRole(to: role) } catch {
-      try storage.changeRole(to: role == .active ? .backing : .active)
-      throw error
-    }
+  /// Makes an active image a backing one, with all its files. Close it first.
+  package func becomeBacking() {
+    storage.becomeBacking()
+    if hasOwnDataFile { data.becomeBacking() }
   }
 
   /// Lets go of all files of the image. Flush first.

@@ -69,6 +69,8 @@ struct CopySchedule: Sendable {
   private(set) var meter = RateMeter()
   private var backoff = GuestBackoff()
 
+  /// Which of the streams that share a limit this is.
+  private let number: StreamNumber
   private let clusterSize: UInt64
   private let threads: Int
   private var part = StreamPart.disk
@@ -86,8 +88,9 @@ struct CopySchedule: Sendable {
 
   init(
     length: UInt64, snapshotLength: UInt64 = 0, clusterSize: Int, threads: Int, speed: UInt64,
-    policy: ErrorPolicy, isPaused: Bool, now: MonotonicTime
+    policy: ErrorPolicy, isPaused: Bool, number: StreamNumber, now: MonotonicTime
   ) {
+    self.number = number
     diskLength = length
     self.snapshotLength = snapshotLength
     self.clusterSize = UInt64(clusterSize)
@@ -105,9 +108,12 @@ struct CopySchedule: Sendable {
 
   // MARK: - What to do
 
-  /// The next step of the thread that asks.
-  mutating func next(guest: GuestActivity, now: MonotonicTime) -> Step {
+  /// The next step of the thread that asks. `share` is the limit of all streams together.
+  mutating func next(
+    guest: GuestActivity, share: inout SharedThrottle, now: MonotonicTime
+  ) -> Step {
     backoff.observe(guest, now: now)
+    if state.phase != .running { share.leave(number) }
     switch state.phase {
     case .suspended, .ended:
       return .exit
@@ -123,8 +129,11 @@ struct CopySchedule: Sendable {
       if let step = flushStep(now: now) { return step }
     }
     guard state.phase == .running else { return .wait(until: flushTime) }
-    if queue.isEmpty { return planStep(guest: guest, now: now) }
-    return copyStep(now: now)
+    if queue.isEmpty {
+      share.rest(number)
+      return planStep(guest: guest, share: &share, now: now)
+    }
+    return copyStep(&share, now: now)
   }
 
   private var flushTime: MonotonicTime? {
@@ -140,7 +149,9 @@ struct CopySchedule: Sendable {
     return .flush
   }
 
-  private mutating func planStep(guest: GuestActivity, now: MonotonicTime) -> Step {
+  private mutating func planStep(
+    guest: GuestActivity, share: inout SharedThrottle, now: MonotonicTime
+  ) -> Step {
     if isPlanning { return .wait(until: flushTime) }
     if !isPlanned {
       isPlanning = true
@@ -152,24 +163,34 @@ struct CopySchedule: Sendable {
       part = .snapshots
       cursor = .zero
       isPlanned = false
-      return planStep(guest: guest, now: now)
+      return planStep(guest: guest, share: &share, now: now)
     }
     state.allScanned()
     generation += 1
-    return next(guest: guest, now: now)
+    return next(guest: guest, share: &share, now: now)
   }
 
-  private mutating func copyStep(now: MonotonicTime) -> Step {
+  private mutating func copyStep(_ share: inout SharedThrottle, now: MonotonicTime) -> Step {
     let (part, first) = queue[0]
-    if inFlight >= backoff.mostInFlight(threads: threads) { return .wait(until: flushTime) }
+    if inFlight >= backoff.mostInFlight(threads: threads) {
+      share.rest(number)
+      return .wait(until: flushTime)
+    }
     if let moment = earliest(backoff.delay(now: now), throttle.delay(now: now)) {
+      // What this job may not take now, others may.
+      share.rest(number)
+      return .wait(until: flushTime.map { min($0, moment) } ?? moment)
+    }
+    if let moment = share.delay(of: number, now: now) {
       return .wait(until: flushTime.map { min($0, moment) } ?? moment)
     }
     let isZero = first.kind == .zero
     let most =
-      isZero && throttle.limit == 0
+      isZero && throttle.limit == 0 && share.limit == 0
       ? max(Self.zeroPieceBytes / clusterSize * clusterSize, clusterSize)
-      : throttle.pieceBytes(upTo: backoff.pieceBytes, clusterSize: clusterSize)
+      : share.pieceBytes(
+        upTo: throttle.pieceBytes(upTo: backoff.pieceBytes, clusterSize: clusterSize),
+        clusterSize: clusterSize)
     let range = GuestRange(offset: first.range.offset, length: min(most, first.range.length))
     if range.length == first.range.length {
       queue.removeFirst()
@@ -179,6 +200,7 @@ struct CopySchedule: Sendable {
     // An image without zero clusters copies zeroes too; that is charged when it is known.
     let taken = isZero ? 0 : range.length
     throttle.take(taken, now: now)
+    share.take(taken, by: number, now: now)
     inFlight += 1
     return .copy(
       Piece(
@@ -221,10 +243,13 @@ struct CopySchedule: Sendable {
   }
 
   /// A piece is done.
-  mutating func copied(_ piece: Piece, _ result: PopulateResult, now: MonotonicTime) {
+  mutating func copied(
+    _ piece: Piece, _ result: PopulateResult, share: inout SharedThrottle, now: MonotonicTime
+  ) {
     inFlight -= 1
     generation += 1
     throttle.settle(taken: piece.taken, used: result.copied)
+    share.settle(taken: piece.taken, used: result.copied, by: number)
     backoff.pieceEnded(started: piece.started, now: now)
     counters.copied += result.copied
     counters.zero += result.zeroed
@@ -348,6 +373,12 @@ struct CopySchedule: Sendable {
   mutating func setSpeed(_ limit: UInt64, now: MonotonicTime) {
     generation += 1
     throttle.setLimit(limit, now: now)
+    meter.reset()
+  }
+
+  /// Another limit of all streams is in force.
+  mutating func sharedLimitChanged() {
+    generation += 1
     meter.reset()
   }
 }

@@ -32,13 +32,16 @@ final class StreamJob: Sendable {
   private let record: RecordFile
   private let owner: any StreamJobOwner
   private let threads: Int
+  private let limit: SharedLimit
   private let schedule: Monitor<CopySchedule>
   private let workers = Monitor<[Worker]>([])
 
   init(
     disk: Disk, setting: Setting, record: RecordFile, speed: UInt64, isPaused: Bool,
-    snapshotLength: UInt64, time: any TimeSource, threads: Int, owner: any StreamJobOwner
+    snapshotLength: UInt64, limit: SharedLimit, time: any TimeSource, threads: Int,
+    owner: any StreamJobOwner
   ) {
+    self.limit = limit
     self.threads = threads
     self.disk = disk
     self.setting = setting
@@ -49,7 +52,7 @@ final class StreamJob: Sendable {
       CopySchedule(
         length: disk.virtualSize, snapshotLength: snapshotLength, clusterSize: disk.clusterSize,
         threads: max(1, threads - 1), speed: speed, policy: setting.onError, isPaused: isPaused,
-        now: time.now()))
+        number: limit.throttle.withLock { $0.newNumber() }, now: time.now()))
   }
 
   /// Starts the threads; if not all can be had, none stays.
@@ -96,6 +99,9 @@ final class StreamJob: Sendable {
     try record.change { $0.speed = limit }
   }
 
+  /// Looks anew at the limit that all streams share.
+  func sharedLimitChanged() { schedule.change { $0.sharedLimitChanged() } }
+
   /// Holds the job for the next mount and waits until nothing of it goes on.
   func suspend() {
     schedule.change { $0.suspend() }
@@ -139,9 +145,12 @@ final class StreamJob: Sendable {
       let guest = GuestActivity(
         inFlight: load.inFlight, completed: load.completed,
         latencyNanoseconds: load.latencyNanoseconds)
-      let (step, generation) = schedule.withLock { schedule in
-        let step = schedule.next(guest: guest, now: now)
-        return (step, schedule.generation)
+      // Lock: the limit of all streams, then this job's schedule.
+      let (step, generation) = limit.throttle.withLock { share in
+        schedule.withLock { schedule in
+          let step = schedule.next(guest: guest, share: &share, now: now)
+          return (step, schedule.generation)
+        }
       }
       switch step {
       case .plan(let part, let offset): plan(part, from: offset)
@@ -175,7 +184,10 @@ final class StreamJob: Sendable {
       let result = try disk.populate(
         piece.part, piece.range, base: setting.base, pace: piece.pace)
       let now = time.now()
-      schedule.change { $0.copied(piece, result, now: now) }
+      // Lock: as above.
+      limit.throttle.withLock { share in
+        schedule.change { $0.copied(piece, result, share: &share, now: now) }
+      }
     } catch {
       let failure = JobFailure(error, device: disk.name)
       let now = time.now()

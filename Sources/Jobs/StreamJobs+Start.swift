@@ -105,8 +105,8 @@ extension StreamJobs {
     }
     let job = StreamJob(
       disk: disk, setting: setting, record: file, speed: request.speed,
-      isPaused: record.isPaused, snapshotLength: snapshotLength, time: time, threads: threads,
-      owner: self)
+      isPaused: record.isPaused, snapshotLength: snapshotLength, limit: sharedLimit, time: time,
+      threads: threads, owner: self)
     // In place before its threads run, for it may end at once.
     state.withLock { $0.current = job }
     do { try job.start() } catch {

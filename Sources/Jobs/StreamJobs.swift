@@ -30,6 +30,7 @@ package final class StreamJobs: Sendable {
   let time: any TimeSource
   let names: any NamedFiles
   let threads: Int
+  let sharedLimit: SharedLimit
   private let onNote: @Sendable (String) -> Void
   private let onFailure: @Sendable (JobStatus) -> Void
   let state = Monitor(State())
@@ -39,11 +40,12 @@ package final class StreamJobs: Sendable {
   /// - Parameters:
   ///   - names: where records are kept.
   ///   - threads: how many a job has: one that plans and flushes, the others copy; one alone does all.
+  ///   - sharedLimit: what the job shares with those of other disks; nil if with none.
   ///   - onFailure: called when a job failed, from one of its threads.
   ///   - onNote: called with a sentence about something that does not stop a job.
   package init(
     disk: Disk, time: any TimeSource, names: any NamedFiles = HostNames(), threads: Int = 3,
-    onFailure: @escaping @Sendable (JobStatus) -> Void,
+    sharedLimit: SharedLimit? = nil, onFailure: @escaping @Sendable (JobStatus) -> Void,
     onNote: @escaping @Sendable (String) -> Void
   ) {
     precondition(threads > 0, "a job without a thread")
@@ -51,6 +53,7 @@ package final class StreamJobs: Sendable {
     self.time = time
     self.names = names
     self.threads = threads
+    self.sharedLimit = sharedLimit ?? SharedLimit(time: time)
     self.onFailure = onFailure
     self.onNote = onNote
   }
@@ -122,13 +125,10 @@ extension StreamJobs {
     keep { () throws(RecordError) in try job.setSpeed(limit) }
   }
 
-  /// Runs a body while no job runs, and none can start.
-  package func whileIdle<Result>(
-    _ body: () throws(ChainError) -> Result
-  ) throws(JobError) -> Result {
-    try reserve()
-    defer { state.withLock { $0.isReserved = false } }
-    do { return try body() } catch { throw .chain(error, device: disk.name) }
+  /// To be called when the limit that all streams share was changed: a job that sleeps under the old one
+  /// wakes.
+  package func sharedLimitChanged() {
+    state.withLock { $0.current }?.sharedLimitChanged()
   }
 
   /// Leaves a running job to the next mount; afterwards every start is refused.

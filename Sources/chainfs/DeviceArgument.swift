@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import Control
 
 /// One `DEVICE=IMAGE` of the command line, the image's path made absolute.
 ///
@@ -46,6 +47,11 @@ struct DeviceArgument: ExpressibleByArgument {
       throw CommandFailure(
         "'\(name)' cannot be a device's name: a letter, digit or underscore, then up to 63"
           + " letters, digits, underscores, dots and hyphens")
+    }
+    let isTaken =
+      MountFile(rawValue: name) != nil || MountVerb(rawValue: name) != nil
+    if isTaken {
+      throw CommandFailure("'\(name)' cannot be a device's name: .jobs has a file of that name")
     }
     for scheme in ["nbd:", "nbd+unix:", "nbds:", "nbds+unix:"] where path.hasPrefix(scheme) {
       throw CommandFailure(

@@ -40,13 +40,13 @@ import Testing
     _ = try open(.readWrite, second)
   }
 
-  @Test("a file that refuses writes keeps its locks, and refuses them in every role")
+  @Test("a file that refuses writes keeps its locks, and refuses them as a backing file too")
   func stopped() throws {
     let holder = try open(.readWrite, .active)
     holder.refuseWrites()
     let bytes: [UInt8] = [1]
-    for role in [StorageRole.active, .backing, .active] {
-      try holder.changeRole(to: role)
+    for isBacking in [false, true] {
+      if isBacking { holder.becomeBacking() }
       #expect(holder.isReadOnly)
       #expect(throws: StorageError.readOnly(path: path)) {
         try holder.write(bytes.span.bytes, at: .zero)
@@ -65,17 +65,30 @@ import Testing
     _ = try open(.readWrite, .active)
   }
 
-  @Test("a snapshot's base lets readers in, and cannot be written again while they are there")
+  @Test("a snapshot's base lets readers in, and keeps writers off")
   func roles() throws {
     let top = try open(.readWrite, .active)
-    try top.changeRole(to: .backing)
-    let reader = try open(.readOnly, .backing)
-    #expect(throws: StorageError.self) { try top.changeRole(to: .active) }
-    #expect(top.isReadOnly)
-    reader.close()
-    try top.changeRole(to: .active)
-    #expect(!top.isReadOnly)
     #expect(throws: StorageError.self) { try open(.readOnly, .backing) }
+    top.becomeBacking()
+    #expect(top.isReadOnly)
+    let reader = try open(.readOnly, .backing)
+    #expect(throws: StorageError.self) { try open(.readWrite, .active) }
+    reader.close()
+    #expect(throws: StorageError.self) { try open(.readWrite, .active) }
+    top.close()
+    _ = try open(.readWrite, .active)
+  }
+
+  @Test("an active file becomes a backing file whoever tries its locks at that moment")
+  func nobodyInTheWay() throws {
+    let top = try open(.readWrite, .active)
+    // As another program's, which locks first and looks then.
+    let other = try HostFile.open(path, access: .readWrite, locking: .none, role: .active)
+    for byte in ImageLock.active.bytes { try SystemCall.shareByte(other.descriptor.raw, byte) }
+    top.becomeBacking()
+    for byte in ImageLock.active.bytes { try SystemCall.unlockByte(other.descriptor.raw, byte) }
+    _ = try open(.readOnly, .backing)
+    #expect(throws: StorageError.self) { try open(.readWrite, .active) }
   }
 
   @Test("without locking nobody is asked")
@@ -103,7 +116,7 @@ import Testing
     #expect(refused.status != 0)
     #expect(refused.errorOutput.contains("lock"))
     #expect(try qemu("-r", "-c", "read 0 512").status != 0)
-    try top.changeRole(to: .backing)
+    top.becomeBacking()
     #expect(try qemu("-r", "-c", "read 0 512").status == 0)
     #expect(try qemu("-c", "write 0 512").status != 0)
     top.close()

@@ -10,7 +10,7 @@ import Testing
 ///
 ///     vda   base.qcow2 (64 MiB, 8 MiB of data) <- mid.qcow2 (4 MiB) <- top.qcow2
 ///     vdb   base.qcow2 <- other.qcow2
-private func withPlane(
+func withPlane(
   in place: TemporaryDirectory, isReadOnly: Bool = false,
   _ body: (ControlPlane) throws -> Void
 ) throws {
@@ -28,7 +28,7 @@ private func withPlane(
   try body(plane)
 }
 
-private func makeImages() throws -> TemporaryDirectory {
+func makeImages() throws -> TemporaryDirectory {
   let place = try TemporaryDirectory()
   try runSuccessfully(
     "sh", "-ec",
@@ -45,15 +45,15 @@ private func makeImages() throws -> TemporaryDirectory {
 }
 
 extension ControlPlane {
-  fileprivate func write(_ verb: ControlVerb, _ text: String, device: String = "vda") throws {
+  func write(_ verb: ControlVerb, _ text: String, device: String = "vda") throws {
     try execute(verb, device: device, bytes: Array((text + "\n").utf8))
   }
 
-  fileprivate func read(_ file: DeviceFile, device: String = "vda") throws -> String {
+  func read(_ file: DeviceFile, device: String = "vda") throws -> String {
     try text(of: file, device: device)
   }
 
-  fileprivate func waitText(device: String = "vda") throws -> String {
+  func waitText(device: String = "vda") throws -> String {
     let result = Monitor<String?>(nil)
     let wait = try onJobEnd(device: device) { text in result.change { $0 = text } }
     let limit = SystemTimeSource().now().advanced(byMilliseconds: 30_000)

@@ -11,6 +11,7 @@ enum ControlTarget {
     let verb = verbs[Int(input.byte()) % verbs.count]
     let written = Array(input.rest)
     _ = try attempt { try ControlCommand(verb, bytes: written) }
+    for verb in MountVerb.allCases { _ = try attempt { try MountCommand(verb, bytes: written) } }
     guard let text = String(validating: written, as: UTF8.self) else { return }
     try claimSize(text)
     if written.count > 512 { return }

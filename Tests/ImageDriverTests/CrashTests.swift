@@ -54,7 +54,7 @@ final class WatchedStorage: BlockStorage {
     from source: any BlockStorage, at sourceOffset: HostOffset, to offset: HostOffset,
     length: UInt64
   ) throws(StorageError) -> Bool { false }
-  func changeRole(to role: StorageRole) throws(StorageError) { try disk.changeRole(to: role) }
+  func becomeBacking() { disk.becomeBacking() }
   func refuseWrites() { disk.refuseWrites() }
   func close() { disk.close() }
 }

@@ -30,6 +30,29 @@ private func copied(_ bytes: UInt64) -> PopulateResult {
 }
 
 extension CopySchedule {
+  /// A schedule that shares nothing.
+  fileprivate init(
+    length: UInt64, snapshotLength: UInt64 = 0, clusterSize: Int, threads: Int, speed: UInt64,
+    policy: ErrorPolicy, isPaused: Bool, now: MonotonicTime
+  ) {
+    self.init(
+      length: length, snapshotLength: snapshotLength, clusterSize: clusterSize, threads: threads,
+      speed: speed, policy: policy, isPaused: isPaused, number: StreamNumber(rawValue: 1),
+      now: now)
+  }
+
+  fileprivate mutating func next(guest: GuestActivity, now: MonotonicTime) -> Step {
+    var share = SharedThrottle(limit: 0, now: now)
+    return next(guest: guest, share: &share, now: now)
+  }
+
+  fileprivate mutating func copied(
+    _ piece: Piece, _ result: PopulateResult, now: MonotonicTime
+  ) {
+    var share = SharedThrottle(limit: 0, now: now)
+    copied(piece, result, share: &share, now: now)
+  }
+
   fileprivate mutating func next(at milliseconds: UInt64) -> Step {
     next(guest: idle, now: moment(milliseconds))
   }

@@ -96,16 +96,12 @@ struct StreamJobsTests {
       let error = #expect(throws: JobError.self) { try jobs.start(StreamRequest()) }
       #expect(error?.kind == .busy)
       let other = #expect(throws: JobError.self) {
-        try jobs.whileIdle { () throws(ChainError) in
-          try disk.snapshot(path: bench.path("new.qcow2"))
-        }
+        try StreamJobs.snapshot([(jobs, bench.path("new.qcow2"))])
       }
       #expect(other?.kind == .busy)
       #expect(!FileManager.default.fileExists(atPath: bench.path("new.qcow2")))
       try jobs.cancel()
-      try jobs.whileIdle { () throws(ChainError) in
-        try disk.snapshot(path: bench.path("new.qcow2"))
-      }
+      try StreamJobs.snapshot([(jobs, bench.path("new.qcow2"))])
       #expect(try disk.layers().count == 4)
     }
   }

@@ -119,6 +119,9 @@ package final class MemoryStorage: BlockStorage {
   ) throws(StorageError) -> Bool { false }
 
   /// There are no locks here.
+  package func becomeBacking() { refusesWrites.store(true, ordering: .relaxed) }
+
+  /// Serves as the test says.
   package func changeRole(to role: StorageRole) throws(StorageError) {
     refusesWrites.store(role == .backing, ordering: .relaxed)
   }

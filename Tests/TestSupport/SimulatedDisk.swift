@@ -206,6 +206,9 @@ package final class SimulatedDisk: BlockStorage {
   }
 
   /// There are no locks here.
+  package func becomeBacking() { state.withLock { $0.role = .backing } }
+
+  /// Serves as the test says.
   package func changeRole(to role: StorageRole) throws(StorageError) {
     state.withLock { $0.role = role }
   }

@@ -1,0 +1,25 @@
+package import Chain
+internal import HostSystem
+
+// A snapshot changes which image is the active one, and that is what a job copies into. So the places of
+// all its disks are reserved first, as if a job ran on each; one that has a job already refuses it
+// before any file is made.
+
+extension StreamJobs {
+  /// Takes a snapshot of the disks of `members`, each at its path, all or nothing. No job runs on any of
+  /// them meanwhile, and none can start.
+  package static func snapshot(
+    _ members: [(jobs: StreamJobs, path: String)], format: String = "qcow2",
+    mode: SnapshotMode = .absolutePaths
+  ) throws(JobError) {
+    var reserved: [StreamJobs] = []
+    defer { for jobs in reserved { jobs.state.withLock { $0.isReserved = false } } }
+    for member in members {
+      try member.jobs.reserve()
+      reserved.append(member.jobs)
+    }
+    let group = GroupSnapshot(
+      members.map { (disk: $0.jobs.disk, path: $0.path) }, format: format, mode: mode)
+    do { try group.take() } catch { throw .chain(error.cause, device: error.disk) }
+  }
+}

@@ -20,7 +20,7 @@ struct GroupCrashTests {
     return try disk.allBytes()
   }
 
-  @Test("each disk is on its old image or on its new one", arguments: [1, 2, 3] as [UInt64])
+  @Test("each disk is on its old image or on its new one", arguments: [1, 2] as [UInt64])
   func anywhere(seed: UInt64) throws {
     let bench = try GroupBench(seed: seed)
     let files = bench.files
@@ -45,7 +45,7 @@ struct GroupCrashTests {
     let all = moments.withLock { $0 }
     #expect(all.contains { $0.isTaken } && all.contains { !$0.isTaken })
     for (step, moment) in all.enumerated() {
-      for crash in 0..<3 as Range<UInt64> {
+      for crash in 0..<2 as Range<UInt64> {
         let left = moment.files.crash(seed: seed &* 100_000 &+ UInt64(step) &* 10 &+ crash)
         for (index, name) in GroupBench.names.enumerated() {
           let says = "seed \(seed), step \(step), crash \(crash): \(name)"

@@ -10,7 +10,9 @@ extension MountTests {
   /// together: 10,000 for the long form.
   @Suite("Abuse of control files", .serialized, .timeLimit(.minutes(10)))
   struct AbuseTests {
-    static let verbs = ["stream", "cancel", "speed", "pause", "resume", "snapshot"]
+    static let verbs = [
+      "stream", "cancel", "speed", "pause", "resume", "snapshot", "../snapshot", "../speed",
+    ]
     static let writers = 8
     static let writes =
       ProcessInfo.processInfo.environment["CHAINFS_ABUSE_WRITES"].flatMap { Int($0) } ?? 2000

@@ -15,6 +15,8 @@ struct Garbage {
     "resume": ["", "1"],
     "speed": ["0", "1", "200M", "9223372036854775807", "8796093022207M", "1G"],
     "snapshot": ["top", "new format=qcow2", "new mode=existing", "new mode=absolute-paths"],
+    "../snapshot": ["vda=top", "vda=new format=qcow2", "vda=new vdb=new", "mode=existing vda=new"],
+    "../speed": ["0", "1", "200M", "9223372036854775807", "8796093022207M", "1G"],
   ]
 
   private var random: SeededGenerator
@@ -40,11 +42,13 @@ struct Garbage {
       bytes = Array(words.joined(separator: " ").utf8)
     default: bytes = mutated(verb)
     }
-    guard verb == "snapshot" else { return bytes }
+    guard verb.hasSuffix("snapshot") else { return bytes }
     bytes.removeAll { $0 == UInt8(ascii: "/") }
     // The name is there already: a file that is no image, and the disk's own image.
     if number(below: 4) == 0 {
-      bytes = Array("\(directory)/\(number(below: 2) == 0 ? "top" : "note") ".utf8) + bytes
+      let device = verb == "snapshot" ? "" : "vda="
+      let name = number(below: 2) == 0 ? "top" : "note"
+      bytes = Array("\(device)\(directory)/\(name) ".utf8) + bytes
     }
     return bytes
   }

@@ -13,6 +13,10 @@ package enum ControlVerb: String, Sendable, CaseIterable {
   case pause
   /// Lets the job go on.
   case resume
+  /// Lets a pending job write its header.
+  case finalize
+  /// Lets concluded jobs go.
+  case dismiss
   /// Takes a live snapshot.
   case snapshot
 
@@ -21,7 +25,9 @@ package enum ControlVerb: String, Sendable, CaseIterable {
     switch self {
     case .stream:
       "[BASE | base=NAME] [speed=SIZE] [on-error=report|ignore|stop|enospc] [backing-file=STRING]"
-    case .cancel, .pause, .resume: "an empty line, or 1"
+        + " [id=ID] [auto-finalize=yes|no] [auto-dismiss=yes|no]"
+    case .cancel, .pause, .resume, .finalize: "an empty line, or 1"
+    case .dismiss: "[id=ID]; an empty line, or 1, for all of the device"
     case .speed: "SIZE"
     case .snapshot: "PATH [format=qcow2] [mode=absolute-paths|existing]"
     }
@@ -35,6 +41,8 @@ enum ControlCommand: Equatable {
   case speed(UInt64)
   case pause
   case resume
+  case finalize
+  case dismiss(id: String?)
   case snapshot(path: String, format: String, mode: SnapshotMode)
 
   init(_ verb: ControlVerb, bytes: [UInt8]) throws(ControlError) {
@@ -52,12 +60,18 @@ enum ControlCommand: Equatable {
     case .resume:
       try text.requireNothing("resume")
       self = .resume
+    case .finalize:
+      try text.requireNothing("finalize")
+      self = .finalize
+    case .dismiss: self = try Self.dismissal(text)
     case .snapshot: self = try Self.snapshot(text)
     }
   }
 
   private static func request(_ text: CommandText) throws(ControlError) -> StreamRequest {
-    try text.allow(["base", "speed", "on-error", "backing-file"])
+    try text.allow([
+      "base", "speed", "on-error", "backing-file", "id", "auto-finalize", "auto-dismiss",
+    ])
     var request = StreamRequest()
     request.base = text.values["base"]
     if let bare = text.bare {
@@ -76,7 +90,27 @@ enum ControlCommand: Equatable {
     }
     request.backingFile = text.values["backing-file"]
     if request.backingFile?.isEmpty == true { throw .invalid("backing-file= is empty") }
+    request.id = text.values["id"]
+    request.autoFinalize = try flag("auto-finalize", text)
+    request.autoDismiss = try flag("auto-dismiss", text)
     return request
+  }
+
+  /// A key that is yes, unless it is given as no.
+  private static func flag(_ key: String, _ text: CommandText) throws(ControlError) -> Bool {
+    switch text.values[key] {
+    case nil, "yes": return true
+    case "no": return false
+    case .some(let other): throw .invalid("\(key) is yes or no, not \(other)")
+    }
+  }
+
+  private static func dismissal(_ text: CommandText) throws(ControlError) -> ControlCommand {
+    try text.allow(["id"])
+    if let bare = text.bare, bare != "1" {
+      throw .invalid("dismiss takes id=ID, an empty line or 1, not \(bare)")
+    }
+    return .dismiss(id: text.values["id"])
   }
 
   private static func snapshot(_ text: CommandText) throws(ControlError) -> ControlCommand {

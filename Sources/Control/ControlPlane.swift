@@ -53,15 +53,20 @@ package final class ControlPlane: Sendable {
 
   let devices: [Device]
   let sharedLimit: SharedLimit
+  /// What happens to the jobs of all devices.
+  package let events: EventLog
 
   /// Takes charge of disks whose names are different; their order is that of the texts.
   package init(disks: [Disk], time: any TimeSource) {
     let limit = SharedLimit(time: time)
     sharedLimit = limit
+    let events = EventLog(time: time)
+    let ids = JobIDs()
+    self.events = events
     devices = disks.map { disk in
       let error = ErrorSentence()
       let jobs = StreamJobs(
-        disk: disk, time: time, sharedLimit: limit,
+        disk: disk, time: time, ids: ids, sharedLimit: limit, events: events,
         onFailure: { error.set($0.error ?? "\($0.device): the job failed") },
         onNote: { error.set($0) })
       return Device(disk: disk, jobs: jobs, error: error)
@@ -123,6 +128,8 @@ extension ControlPlane {
       case .speed(let limit): try device.jobs.setSpeed(limit)
       case .pause: try device.jobs.pause()
       case .resume: try device.jobs.resume()
+      case .finalize: try device.jobs.finalize()
+      case .dismiss(let id): try device.jobs.dismiss(id: id)
       case .snapshot(let path, let format, let mode):
         try StreamJobs.snapshot([(jobs: device.jobs, path: path)], format: format, mode: mode)
       }
@@ -136,8 +143,8 @@ extension ControlPlane {
   /// What a file of the whole mount says now.
   package func text(of file: MountFile) throws(ControlError) -> String {
     switch file {
-    case .status: return StatusText.all(devices.compactMap(\.jobs.current))
-    case .statusJSON: return StatusJSON.all(devices.compactMap(\.jobs.current))
+    case .status: return StatusText.all(devices.flatMap(\.jobs.listed))
+    case .statusJSON: return StatusJSON.all(devices.flatMap(\.jobs.listed))
     case .block:
       var parts: [String] = []
       for device in devices { parts.append(try info(device)) }

@@ -7,7 +7,7 @@ enum StatusJSON {
     let isPaused = job.state == .paused || job.state == .stoppedOnError
     var members: [JSONText.Member] = [
       .init("type", .string("stream")),
-      .init("device", .string(job.device)),
+      .init("device", .string(job.id)),
       .init("len", .number(job.length)),
       .init("offset", .number(job.offset)),
       .init("busy", .bool(job.isBusy)),
@@ -15,9 +15,9 @@ enum StatusJSON {
       .init("speed", .number(job.speed)),
       .init("io-status", .string(job.ioStatus.rawValue)),
       .init("ready", .bool(false)),
-      .init("status", .string(job.hasEnded ? "concluded" : isPaused ? "paused" : "running")),
-      .init("auto-finalize", .bool(true)),
-      .init("auto-dismiss", .bool(true)),
+      .init("status", .string(job.stage.rawValue)),
+      .init("auto-finalize", .bool(job.autoFinalize)),
+      .init("auto-dismiss", .bool(job.autoDismiss)),
     ]
     if let error = job.error { members.append(.init("error", .string(error))) }
     return members

@@ -11,7 +11,7 @@ enum StatusText {
 
   /// QEMU's line for a job, without a newline.
   static func line(_ job: JobStatus) -> String {
-    "Streaming device \(job.device): Completed \(job.offset) of \(job.length) bytes, "
+    "Streaming device \(job.id): Completed \(job.offset) of \(job.length) bytes, "
       + "speed limit \(job.speed) bytes/s"
   }
 
@@ -34,6 +34,7 @@ enum StatusText {
       if let value { text += "\(key): \(oneLine(value))\n" }
     }
     add("state", job.state.rawValue)
+    add("id", job.id == job.device ? nil : job.id)
     add("resumed", job.isResumed ? "yes" : nil)
     add("progress", progress(job))
     add("copied", String(job.copied))

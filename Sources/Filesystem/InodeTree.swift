@@ -24,6 +24,8 @@ enum NodeContent: Sendable {
   case wait(device: String)
   /// The views of a device's chain.
   case views(ViewDirectory)
+  /// What happens to all jobs, as it happens.
+  case events
 }
 
 /// One file or directory.
@@ -49,6 +51,7 @@ struct InodeTree: Sendable {
     let jobs = add(".jobs", to: 0, .directory([]))
     for file in MountFile.allCases { add(file.rawValue, to: jobs, .mountText(file)) }
     for verb in MountVerb.allCases { add(verb.rawValue, to: jobs, .mountCommand(verb)) }
+    add("events", to: jobs, .events)
     for device in devices {
       let name = device.disk.name
       let directory = add(name, to: jobs, .directory([]))

@@ -53,6 +53,7 @@ final class TreeOperations: Operations {
   ) throws(ChainError) -> (FileAttributes, Validity) {
     var attributes: FileAttributes
     var owner = owner
+    var validity = Validity.lasting
     switch node.content {
     case .device(let device): return (try device.attributes(inode), Self.deviceValidity)
     case .directory(let children):
@@ -63,6 +64,10 @@ final class TreeOperations: Operations {
       attributes.linkCount = 2
     case .mountText, .deviceText, .wait:
       attributes = FileAttributes(inode: inode, kind: .regular, permissions: 0o400)
+    case .events:
+      attributes = FileAttributes(inode: inode, kind: .regular, permissions: 0o400)
+      attributes.size = OpenEvents.sizeWithoutEvents + control.events.byteCount
+      validity = .none
     case .command, .mountCommand:
       attributes = FileAttributes(inode: inode, kind: .regular, permissions: 0o600)
       // A command makes and opens files with the rights of whoever mounted: nobody else gives it.
@@ -74,7 +79,7 @@ final class TreeOperations: Operations {
     attributes.accessed = mounted
     attributes.modified = mounted
     attributes.changed = mounted
-    return (attributes, .lasting)
+    return (attributes, validity)
   }
 
   func change(
@@ -87,7 +92,7 @@ final class TreeOperations: Operations {
     case .device(let device):
       let number = device.change(change)
       if number != 0 { return reply.fail(number) }
-    case .command, .mountCommand, .mountText, .deviceText, .wait:
+    case .command, .mountCommand, .mountText, .deviceText, .wait, .events:
       // A truncation before a command is written means nothing; who may write is not up for change.
       if change.permissions != nil || change.userID != nil || change.groupID != nil {
         return reply.fail(EPERM)
@@ -126,6 +131,7 @@ final class TreeOperations: Operations {
           caching: .direct)
       case .wait(let device):
         reply.send(OpenWait(device: device, control: control), caching: .direct)
+      case .events: reply.send(OpenEvents(control.events), caching: .direct)
       }
     } catch { reply.fail(error.kind.commandErrno) }
   }

@@ -88,14 +88,15 @@ struct CopySchedule: Sendable {
 
   init(
     length: UInt64, snapshotLength: UInt64 = 0, clusterSize: Int, threads: Int, speed: UInt64,
-    policy: ErrorPolicy, isPaused: Bool, number: StreamNumber, now: MonotonicTime
+    policy: ErrorPolicy, isPaused: Bool, autoFinalize: Bool = true, number: StreamNumber,
+    now: MonotonicTime
   ) {
     self.number = number
     diskLength = length
     self.snapshotLength = snapshotLength
     self.clusterSize = UInt64(clusterSize)
     self.threads = threads
-    state = JobState(policy: policy, isPaused: isPaused)
+    state = JobState(policy: policy, isPaused: isPaused, autoFinalize: autoFinalize)
     throttle = Throttle(limit: speed, now: now)
     lastFlush = now
   }
@@ -122,10 +123,11 @@ struct CopySchedule: Sendable {
       isClosing = true
       return .close(outcome)
     case .finishing:
-      if isFinishing { return .wait(until: nil) }
+      // A flush of a pending job may still fail, and then the header must not have been written.
+      if isFinishing || isFlushing { return .wait(until: nil) }
       isFinishing = true
       return .finish
-    case .running, .paused, .stopped:
+    case .running, .paused, .stopped, .pending:
       if let step = flushStep(now: now) { return step }
     }
     guard state.phase == .running else { return .wait(until: flushTime) }
@@ -360,6 +362,12 @@ struct CopySchedule: Sendable {
     state.resume()
   }
 
+  /// False if the job is not pending.
+  mutating func finalize() -> Bool {
+    generation += 1
+    return state.finalize()
+  }
+
   mutating func cancel() {
     generation += 1
     state.cancel()
@@ -369,6 +377,8 @@ struct CopySchedule: Sendable {
     generation += 1
     state.suspend()
   }
+
+  mutating func takeNotices() -> [JobState.Notice] { state.takeNotices() }
 
   mutating func setSpeed(_ limit: UInt64, now: MonotonicTime) {
     generation += 1

@@ -7,6 +7,20 @@ package enum JobError: Error, Sendable {
   case busy(device: String)
   /// There is no job to act on.
   case noJob(device: String)
+  /// An id that no job may have.
+  case badID(String, device: String)
+  /// Another job has the id.
+  case idInUse(String, device: String)
+  /// There are as many concluded jobs as a device may have.
+  case undismissed(Int, device: String)
+  /// Only a pending job can be finalized.
+  case notPending(JobStage, device: String)
+  /// A pending job has nothing left that could be held.
+  case pending(device: String)
+  /// Only a concluded job can be dismissed.
+  case notConcluded(JobStage, device: String)
+  /// There is no concluded job to dismiss.
+  case noneConcluded(device: String)
   /// The filesystem is being unmounted.
   case closing(device: String)
   /// The disk is read-only.
@@ -27,8 +41,9 @@ extension JobError: CustomStringConvertible {
   /// What upper layers act on.
   package var kind: FailureKind {
     switch self {
-    case .busy, .closing: .busy
-    case .noJob: .notFound
+    case .busy, .closing, .idInUse, .undismissed, .notPending, .pending, .notConcluded: .busy
+    case .noJob, .noneConcluded: .notFound
+    case .badID: .invalid
     case .readOnly: .readOnly
     case .backingFileWithoutBase: .invalid
     case .noSpace: .noSpace
@@ -43,6 +58,18 @@ extension JobError: CustomStringConvertible {
     switch self {
     case .busy(let device): "\(device): the device has a job already; cancel it or wait for its end"
     case .noJob(let device): "\(device): no job is running"
+    case .badID(let id, let device):
+      "\(device): a job id is a letter, then letters, digits, hyphens, dots, underscores; not \(id)"
+    case .idInUse(let id, let device):
+      "\(device): another job is called \(id); give another id, or dismiss that job if it is over"
+    case .undismissed(let count, let device):
+      "\(device): \(count) concluded jobs are there already; dismiss some"
+    case .notPending(let stage, let device):
+      "\(device): the job is \(stage.rawValue); only a pending one can be finalized"
+    case .pending(let device): "\(device): the job is pending; finalize or cancel it"
+    case .notConcluded(let stage, let device):
+      "\(device): the job is \(stage.rawValue); only a concluded one can be dismissed"
+    case .noneConcluded(let device): "\(device): there is no such concluded job to dismiss"
     case .closing(let device): "\(device): the filesystem is being unmounted"
     case .readOnly(let device): "\(device): the device is read-only"
     case .backingFileWithoutBase(let device):

@@ -6,6 +6,9 @@ internal import HostSystem
 //     chainfs-job 1 <checksum of the rest, 16 hexadecimal digits>\n
 //     {"base":"/images/base.qcow2",...}\n
 //
+// What is said in version 2 only must not be overlooked by a program that reads version 1: it would
+// write a header that nobody has finalized. A record that says none of it is of version 1.
+//
 // It lies beside the active image as `.<image file>.chainfs-job`, is written before the first byte is
 // copied, replaced as a whole when speed or pause change, and goes when the job ends. How far the job
 // came is not in it: the image's own tables tell that. A record that is torn, of another version or
@@ -25,8 +28,20 @@ struct JobRecord: Codable, Sendable, Equatable {
   var isPaused: Bool
   /// Seconds since 1970.
   var started: Int64
+  // Version 2 from here on; nil is the default of `stream`.
+  /// What a user called the job.
+  var id: String?
+  var autoFinalize: Bool?
+  var autoDismiss: Bool?
 
-  private static let mark = "chainfs-job 1 "
+  private static let kind = "chainfs-job "
+  private static let newestVersion = 2
+
+  private static func mark(_ version: Int) -> String { "\(kind)\(version) " }
+
+  private var version: Int {
+    id == nil && autoFinalize == nil && autoDismiss == nil ? 1 : Self.newestVersion
+  }
 
   /// Where the record of an image lies.
   static func path(forImage path: String) -> String {
@@ -49,7 +64,7 @@ struct JobRecord: Codable, Sendable, Equatable {
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     do {
       let body = Array(try encoder.encode(self)) + [UInt8(ascii: "\n")]
-      return Array("\(Self.mark)\(Self.checksum(body))\n".utf8) + body
+      return Array("\(Self.mark(version))\(Self.checksum(body))\n".utf8) + body
     } catch {
       throw .unwritable(path: image, kind: .invalid, reason: "a name cannot be written as JSON")
     }
@@ -58,10 +73,12 @@ struct JobRecord: Codable, Sendable, Equatable {
   /// Reads the bytes of a file, which anybody may have written.
   init(bytes: [UInt8], path: String) throws(RecordError) {
     guard bytes.count <= 65536 else { throw .ignored(path: path, reason: "it is too long") }
-    guard bytes.starts(with: Self.mark.utf8), let line = bytes.firstIndex(of: UInt8(ascii: "\n"))
+    let marks = (1...Self.newestVersion).map(Self.mark)
+    guard let mark = marks.first(where: { bytes.starts(with: $0.utf8) }),
+      let line = bytes.firstIndex(of: UInt8(ascii: "\n"))
     else { throw .ignored(path: path, reason: Self.strangeness(of: bytes)) }
     let body = Array(bytes[(line + 1)...])
-    let sum = String(decoding: bytes[Self.mark.utf8.count..<line], as: UTF8.self)
+    let sum = String(decoding: bytes[mark.utf8.count..<line], as: UTF8.self)
     guard sum == Self.checksum(body) else {
       throw .ignored(path: path, reason: "its checksum is wrong, it was torn or edited")
     }
@@ -74,12 +91,13 @@ struct JobRecord: Codable, Sendable, Equatable {
 
   /// Why a file does not begin as a record does.
   private static func strangeness(of bytes: [UInt8]) -> String {
-    let kind = "chainfs-job "
     if bytes.starts(with: kind.utf8) {
       let rest = String(decoding: bytes.dropFirst(kind.utf8.count).prefix(11), as: UTF8.self)
       let digits = rest.prefix { $0.isNumber }
-      if let version = UInt32(digits), version > 1, rest.dropFirst(digits.count).first == " " {
-        return "it is of version \(version), and this chainfs reads version 1"
+      if let version = UInt32(digits), version > newestVersion,
+        rest.dropFirst(digits.count).first == " "
+      {
+        return "it is of version \(version), and this chainfs reads up to version \(newestVersion)"
       }
     }
     return "it is not a job record"
@@ -95,7 +113,8 @@ struct JobRecord: Codable, Sendable, Equatable {
 
   init(
     image: String, base: String?, baseString: String?, speed: UInt64, onError: ErrorPolicy,
-    backingFile: String?, isPaused: Bool, started: Int64
+    backingFile: String?, isPaused: Bool, started: Int64, id: String? = nil,
+    autoFinalize: Bool? = nil, autoDismiss: Bool? = nil
   ) {
     self.image = image
     self.base = base
@@ -105,5 +124,8 @@ struct JobRecord: Codable, Sendable, Equatable {
     self.backingFile = backingFile
     self.isPaused = isPaused
     self.started = started
+    self.id = id
+    self.autoFinalize = autoFinalize
+    self.autoDismiss = autoDismiss
   }
 }

@@ -22,16 +22,26 @@ package struct StreamRequest: Sendable, Equatable {
   package var onError: ErrorPolicy
   /// The string for the active image's header; nil lets the chain choose.
   package var backingFile: String?
+  /// What the job is called; nil is the name of the device.
+  package var id: String?
+  /// The header is written once everything is copied; else the job is pending until `finalize`.
+  package var autoFinalize: Bool
+  /// The job is gone when it is over; else it is concluded until `dismiss`.
+  package var autoDismiss: Bool
 
   /// A request; what is left out is the default of `stream`.
   package init(
     base: String? = nil, speed: UInt64 = 0, onError: ErrorPolicy = .report,
-    backingFile: String? = nil
+    backingFile: String? = nil, id: String? = nil, autoFinalize: Bool = true,
+    autoDismiss: Bool = true
   ) {
     self.base = base
     self.speed = speed
     self.onError = onError
     self.backingFile = backingFile
+    self.id = id
+    self.autoFinalize = autoFinalize
+    self.autoDismiss = autoDismiss
   }
 }
 
@@ -45,6 +55,8 @@ package struct JobStatus: Sendable, Equatable {
     case paused
     /// It holds because of an error.
     case stoppedOnError = "stopped-on-error"
+    /// It has copied everything, and waits for `finalize`.
+    case pending
     /// It did all it was asked to.
     case completed
     /// It was cancelled.
@@ -65,8 +77,12 @@ package struct JobStatus: Sendable, Equatable {
 
   /// The name of the device.
   package var device: String
+  /// What the job is called.
+  package var id: String
   /// Where the job stands.
   package var state: State
+  /// Where it stands in QEMU's words.
+  package var stage: JobStage
   /// It was begun under an earlier mount.
   package var isResumed: Bool
   /// All that there is to look at, in bytes; 0 if there was nothing to stream.
@@ -91,6 +107,10 @@ package struct JobStatus: Sendable, Equatable {
   package var base: String?
   /// What happens on errors.
   package var onError: ErrorPolicy
+  /// It writes the header by itself.
+  package var autoFinalize: Bool = true
+  /// It goes by itself when it is over.
+  package var autoDismiss: Bool = true
   /// Whether an error holds it.
   package var ioStatus: IOStatus
   /// It is copying at this moment.
@@ -107,7 +127,7 @@ package struct JobStatus: Sendable, Equatable {
   /// It has ended, one way or another.
   package var hasEnded: Bool {
     switch state {
-    case .running, .paused, .stoppedOnError: false
+    case .running, .paused, .stoppedOnError, .pending: false
     case .completed, .cancelled, .failed: true
     }
   }

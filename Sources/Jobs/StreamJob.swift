@@ -15,10 +15,13 @@ internal import HostSystem
 final class StreamJob: Sendable {
   /// What does not change while the job runs.
   struct Setting: Sendable {
+    var id: String
     var base: LayerID?
     var basePath: String?
     var backingFile: String?
     var onError: ErrorPolicy
+    var autoFinalize: Bool
+    var autoDismiss: Bool
     var isResumed: Bool
     var started: WallTime
     var order: MonotonicTime
@@ -30,6 +33,7 @@ final class StreamJob: Sendable {
   private let disk: Disk
   private let time: any TimeSource
   private let record: RecordFile
+  private let events: (any JobEventSink)?
   private let owner: any StreamJobOwner
   private let threads: Int
   private let limit: SharedLimit
@@ -39,9 +43,10 @@ final class StreamJob: Sendable {
   init(
     disk: Disk, setting: Setting, record: RecordFile, speed: UInt64, isPaused: Bool,
     snapshotLength: UInt64, limit: SharedLimit, time: any TimeSource, threads: Int,
-    owner: any StreamJobOwner
+    events: (any JobEventSink)?, owner: any StreamJobOwner
   ) {
     self.limit = limit
+    self.events = events
     self.threads = threads
     self.disk = disk
     self.setting = setting
@@ -52,11 +57,14 @@ final class StreamJob: Sendable {
       CopySchedule(
         length: disk.virtualSize, snapshotLength: snapshotLength, clusterSize: disk.clusterSize,
         threads: max(1, threads - 1), speed: speed, policy: setting.onError, isPaused: isPaused,
-        number: limit.throttle.withLock { $0.newNumber() }, now: time.now()))
+        autoFinalize: setting.autoFinalize, number: limit.throttle.withLock { $0.newNumber() },
+        now: time.now()))
   }
 
   /// Starts the threads; if not all can be had, none stays.
   func start() throws(SystemError) {
+    // The first events come before those of any thread.
+    change { _ in }
     do {
       for number in 1...threads {
         let worker = try Worker(
@@ -79,23 +87,37 @@ final class StreamJob: Sendable {
 
   /// Cancels, and returns when the job is over.
   func cancel() {
-    schedule.change { $0.cancel() }
+    change { $0.cancel() }
     schedule.wait(while: { !$0.state.isOver })
   }
 
-  func pause() throws(RecordError) {
-    schedule.change { $0.pause() }
+  /// Lets a pending job write its header, and returns when it is over, or held; false if it is not
+  /// pending.
+  func finalize() -> Bool {
+    guard change({ $0.finalize() }) else { return false }
+    schedule.wait(while: { $0.state.isAtItsEnd })
+    return true
+  }
+
+  /// Holds the job; false, and nothing changed, if it is pending.
+  func pause() throws(RecordError) -> Bool {
+    let isPending = change { schedule in
+      schedule.pause()
+      return schedule.state.phase == .pending
+    }
+    if isPending { return false }
     try record.change { $0.isPaused = true }
+    return true
   }
 
   func resume() throws(RecordError) {
-    schedule.change { $0.resume() }
+    change { $0.resume() }
     try record.change { $0.isPaused = false }
   }
 
   func setSpeed(_ limit: UInt64) throws(RecordError) {
     let now = time.now()
-    schedule.change { $0.setSpeed(limit, now: now) }
+    change { $0.setSpeed(limit, now: now) }
     try record.change { $0.speed = limit }
   }
 
@@ -104,8 +126,31 @@ final class StreamJob: Sendable {
 
   /// Holds the job for the next mount and waits until nothing of it goes on.
   func suspend() {
-    schedule.change { $0.suspend() }
+    change { $0.suspend() }
     join()
+  }
+
+  /// Makes a decision, and tells the events that come of it.
+  private func change<Result: Sendable>(_ decide: (inout CopySchedule) -> Result) -> Result {
+    let (result, hasNews) = schedule.change { schedule in
+      let result = decide(&schedule)
+      return (result, tell(&schedule))
+    }
+    if hasNews { events?.announce() }
+    return result
+  }
+
+  /// Puts the events of a decision in their place; true if there are any. Lock: that of the schedule.
+  private func tell(_ schedule: inout CopySchedule) -> Bool {
+    if schedule.state.notices.isEmpty { return false }
+    for notice in schedule.takeNotices() {
+      switch notice {
+      case .stage(let stage): events?.note(.stage(stage, id: setting.id))
+      case .pending: events?.note(.pending(id: setting.id))
+      case .error(let action): events?.note(.error(id: setting.id, action))
+      }
+    }
+    return true
   }
 
   /// The job as it is now. One whose threads are just leaving still counts as running.
@@ -113,11 +158,13 @@ final class StreamJob: Sendable {
     let schedule = schedule.withLock { $0 }
     let counters = schedule.counters
     var status = JobStatus(
-      device: disk.name, state: .running, isResumed: setting.isResumed, length: schedule.length,
+      device: disk.name, id: setting.id, state: .running, stage: schedule.state.stage,
+      isResumed: setting.isResumed, length: schedule.length,
       offset: min(counters.scanned, schedule.length), copied: counters.copied,
       zero: counters.zero, skipped: counters.skipped,
       durable: min(counters.durable, schedule.length), speed: schedule.throttle.limit,
-      base: setting.basePath, onError: setting.onError, ioStatus: .ok, isBusy: schedule.isBusy,
+      base: setting.basePath, onError: setting.onError, autoFinalize: setting.autoFinalize,
+      autoDismiss: setting.autoDismiss, ioStatus: .ok, isBusy: schedule.isBusy,
       started: setting.started, order: setting.order)
     switch schedule.state.phase {
     case .running, .finishing:
@@ -127,6 +174,7 @@ final class StreamJob: Sendable {
       status.rate = pace.rate
       status.eta = pace.eta
     case .paused: status.state = .paused
+    case .pending: status.state = .pending
     case .stopped(let failure):
       status.state = .stoppedOnError
       status.error = failure.sentence
@@ -146,12 +194,13 @@ final class StreamJob: Sendable {
         inFlight: load.inFlight, completed: load.completed,
         latencyNanoseconds: load.latencyNanoseconds)
       // Lock: the limit of all streams, then this job's schedule.
-      let (step, generation) = limit.throttle.withLock { share in
+      let (step, generation, hasNews) = limit.throttle.withLock { share in
         schedule.withLock { schedule in
           let step = schedule.next(guest: guest, share: &share, now: now)
-          return (step, schedule.generation)
+          return (step, schedule.generation, tell(&schedule))
         }
       }
+      if hasNews { events?.announce() }
       switch step {
       case .plan(let part, let offset): plan(part, from: offset)
       case .copy(let piece): copy(piece)
@@ -171,11 +220,11 @@ final class StreamJob: Sendable {
         of: part, from: offset, base: setting.base, limit: Self.planExtents)
       let size = disk.virtualSize
       let now = time.now()
-      schedule.change { $0.planned(extents, diskSize: size, now: now) }
+      change { $0.planned(extents, diskSize: size, now: now) }
     } catch {
       let failure = JobFailure(error, device: disk.name)
       let size = disk.virtualSize
-      schedule.change { $0.planFailed(failure, diskSize: size) }
+      change { $0.planFailed(failure, diskSize: size) }
     }
   }
 
@@ -185,13 +234,17 @@ final class StreamJob: Sendable {
         piece.part, piece.range, base: setting.base, pace: piece.pace)
       let now = time.now()
       // Lock: as above.
-      limit.throttle.withLock { share in
-        schedule.change { $0.copied(piece, result, share: &share, now: now) }
+      let hasNews = limit.throttle.withLock { share in
+        schedule.change { schedule in
+          schedule.copied(piece, result, share: &share, now: now)
+          return tell(&schedule)
+        }
       }
+      if hasNews { events?.announce() }
     } catch {
       let failure = JobFailure(error, device: disk.name)
       let now = time.now()
-      schedule.change { $0.failed(piece, failure, now: now) }
+      change { $0.failed(piece, failure, now: now) }
     }
   }
 
@@ -200,21 +253,21 @@ final class StreamJob: Sendable {
     let scanned = schedule.withLock { $0.counters.scanned }
     do {
       try disk.flush()
-      schedule.change { $0.flushed(scanned: scanned) }
+      change { $0.flushed(scanned: scanned) }
     } catch {
       let failure = JobFailure(error, device: disk.name)
-      schedule.change { $0.flushFailed(failure) }
+      change { $0.flushFailed(failure) }
     }
   }
 
   private func finish() {
     do {
       try disk.rebase(to: setting.base, backingString: setting.backingFile)
-      schedule.change { $0.finished() }
+      change { $0.finished() }
     } catch {
-      if case .notStreamed = error, schedule.change({ $0.scanAgain() }) { return }
+      if case .notStreamed = error, change({ $0.scanAgain() }) { return }
       let failure = JobFailure(error, device: disk.name)
-      schedule.change { $0.finishFailed(failure) }
+      change { $0.finishFailed(failure) }
     }
   }
 
@@ -243,12 +296,13 @@ final class StreamJob: Sendable {
     do { try record.remove() } catch {
       owner.note(Sentence.about(disk.name, error.description))
     }
+    status.stage = .concluded
     status.ended = time.wallTime()
     status.isBusy = false
     status.rate = nil
     status.eta = nil
     owner.jobEnded(self, status)
-    schedule.change { $0.closed() }
+    change { $0.closed() }
   }
 }
 

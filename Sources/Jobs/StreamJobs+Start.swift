@@ -15,6 +15,9 @@ extension StreamJobs {
     try reserve()
     defer { state.withLock { $0.isReserved = false } }
     if disk.isReadOnly { throw .readOnly(device: disk.name) }
+    let undismissed = state.withLock { $0.concluded.count }
+    if undismissed >= Self.mostConcluded { throw .undismissed(undismissed, device: disk.name) }
+    if let id = request.id, !JobIDs.isWellFormed(id) { throw .badID(id, device: disk.name) }
     if request.base == nil, request.backingFile != nil {
       throw .backingFileWithoutBase(device: disk.name)
     }
@@ -42,7 +45,8 @@ extension StreamJobs {
     }
     let request = StreamRequest(
       base: record.base, speed: record.speed, onError: record.onError,
-      backingFile: record.backingFile)
+      backingFile: record.backingFile, id: record.id, autoFinalize: record.autoFinalize ?? true,
+      autoDismiss: record.autoDismiss ?? true)
     try begin(base: try recordedBase(record), request: request, origin: record)
   }
 
@@ -66,21 +70,37 @@ extension StreamJobs {
     }
   }
 
+  /// Takes the job's id, and gives it back if there will be no job.
   private func begin(
     base: LayerID?, request: StreamRequest, origin: JobRecord?
+  ) throws(JobError) {
+    let id = request.id ?? disk.name
+    guard ids.claim(id) else { throw .idInUse(id, device: disk.name) }
+    do { try begin(id, base: base, request: request, origin: origin) } catch {
+      ids.release(id)
+      throw error
+    }
+  }
+
+  private func begin(
+    _ id: String, base: LayerID?, request: StreamRequest, origin: JobRecord?
   ) throws(JobError) {
     let layers = try onDisk { () throws(ChainError) in try disk.layers() }
     let place = base.flatMap { base in layers.firstIndex { $0.id == base } }
     let now = time.wallTime()
     let setting = StreamJob.Setting(
-      base: base, basePath: place.map { layers[$0].path }, backingFile: request.backingFile,
-      onError: request.onError, isResumed: origin != nil,
+      id: id, base: base, basePath: place.map { layers[$0].path },
+      backingFile: request.backingFile, onError: request.onError,
+      autoFinalize: request.autoFinalize, autoDismiss: request.autoDismiss,
+      isResumed: origin != nil,
       started: origin.map { WallTime(seconds: $0.started) } ?? now, order: time.now())
     let record = JobRecord(
       image: JobRecord.fileName(of: layers[0].path), base: setting.basePath,
       baseString: place.flatMap { layers[$0 - 1].backingString }, speed: request.speed,
       onError: request.onError, backingFile: request.backingFile,
-      isPaused: origin?.isPaused ?? false, started: setting.started.seconds)
+      isPaused: origin?.isPaused ?? false, started: setting.started.seconds, id: request.id,
+      autoFinalize: request.autoFinalize ? nil : false,
+      autoDismiss: request.autoDismiss ? nil : false)
     let file = RecordFile(
       path: JobRecord.path(forImage: layers[0].path), record: record, earlier: origin,
       names: names)
@@ -88,6 +108,10 @@ extension StreamJobs {
     if layers.count == 1 || place == 1 {
       if origin != nil {
         do { try file.remove() } catch { throw .record(error, device: disk.name) }
+      }
+      // There is nothing that could be finalized.
+      for stage in [JobStage.created, .running, .waiting, .pending] {
+        events?.note(.stage(stage, id: id))
       }
       return settle(nothingToDo(setting, speed: request.speed), job: nil)
     }
@@ -106,11 +130,21 @@ extension StreamJobs {
     let job = StreamJob(
       disk: disk, setting: setting, record: file, speed: request.speed,
       isPaused: record.isPaused, snapshotLength: snapshotLength, limit: sharedLimit, time: time,
-      threads: threads, owner: self)
+      threads: threads, events: events, owner: self)
     // In place before its threads run, for it may end at once.
     state.withLock { $0.current = job }
     do { try job.start() } catch {
-      state.withLock { $0.current = nil }
+      let wasOver = state.withLock { state in
+        if state.current == nil { return true }
+        state.current = nil
+        for stage in [JobStage.aborting, .concluded, .null] {
+          events?.note(.stage(stage, id: id))
+        }
+        return false
+      }
+      // The threads that there were had time for all of it.
+      if wasOver { return }
+      events?.announce()
       keep { () throws(RecordError) in try file.remove() }
       throw .thread(error, device: disk.name)
     }
@@ -137,10 +171,11 @@ extension StreamJobs {
 
   private func nothingToDo(_ setting: StreamJob.Setting, speed: UInt64) -> JobStatus {
     JobStatus(
-      device: disk.name, state: .completed, isResumed: setting.isResumed, length: 0, offset: 0,
-      copied: 0, zero: 0, skipped: 0, durable: 0, speed: speed, base: setting.basePath,
-      onError: setting.onError, ioStatus: .ok, isBusy: false, started: setting.started,
-      ended: time.wallTime(), order: setting.order)
+      device: disk.name, id: setting.id, state: .completed, stage: .concluded,
+      isResumed: setting.isResumed, length: 0, offset: 0, copied: 0, zero: 0, skipped: 0,
+      durable: 0, speed: speed, base: setting.basePath, onError: setting.onError,
+      autoFinalize: setting.autoFinalize, autoDismiss: setting.autoDismiss, ioStatus: .ok,
+      isBusy: false, started: setting.started, ended: time.wallTime(), order: setting.order)
   }
 
   private func activePath() throws(JobError) -> String {

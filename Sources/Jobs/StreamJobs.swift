@@ -5,6 +5,9 @@ package import HostSystem
 //
 //     idle --start: reserved--> running --end--> idle with a result
 //
+// A job that was asked not to go by itself stays in a list when it is over. It keeps its id there and
+// nothing else, so that the next one can run.
+//
 // A start looks at tables and writes a record, which takes a while; meanwhile the place is reserved,
 // so that a second start and a snapshot are refused as if the job ran already. No lock is held
 // over any of it.
@@ -20,6 +23,8 @@ package final class StreamJobs: Sendable {
     /// The job that `close` left to the next mount, as it was then.
     var left: JobStatus?
     var last: JobStatus?
+    /// Jobs that are over and were not dismissed, in the order in which they ended.
+    var concluded: [JobStatus] = []
     var isReserved = false
     var isClosed = false
     var waiting: [UInt64: EndAction] = [:]
@@ -31,6 +36,10 @@ package final class StreamJobs: Sendable {
   let names: any NamedFiles
   let threads: Int
   let sharedLimit: SharedLimit
+  let ids: JobIDs
+  let events: (any JobEventSink)?
+  /// How many jobs may be concluded and not dismissed.
+  static let mostConcluded = 64
   private let onNote: @Sendable (String) -> Void
   private let onFailure: @Sendable (JobStatus) -> Void
   let state = Monitor(State())
@@ -40,12 +49,15 @@ package final class StreamJobs: Sendable {
   /// - Parameters:
   ///   - names: where records are kept.
   ///   - threads: how many a job has: one that plans and flushes, the others copy; one alone does all.
+  ///   - ids: the ids that are taken, shared by all disks of a mount.
   ///   - sharedLimit: what the job shares with those of other disks; nil if with none.
+  ///   - events: where events go.
   ///   - onFailure: called when a job failed, from one of its threads.
   ///   - onNote: called with a sentence about something that does not stop a job.
   package init(
     disk: Disk, time: any TimeSource, names: any NamedFiles = HostNames(), threads: Int = 3,
-    sharedLimit: SharedLimit? = nil, onFailure: @escaping @Sendable (JobStatus) -> Void,
+    ids: JobIDs = JobIDs(), sharedLimit: SharedLimit? = nil, events: (any JobEventSink)? = nil,
+    onFailure: @escaping @Sendable (JobStatus) -> Void,
     onNote: @escaping @Sendable (String) -> Void
   ) {
     precondition(threads > 0, "a job without a thread")
@@ -54,6 +66,8 @@ package final class StreamJobs: Sendable {
     self.names = names
     self.threads = threads
     self.sharedLimit = sharedLimit ?? SharedLimit(time: time)
+    self.ids = ids
+    self.events = events
     self.onFailure = onFailure
     self.onNote = onNote
   }
@@ -64,6 +78,12 @@ package final class StreamJobs: Sendable {
 extension StreamJobs {
   /// The job that is there now.
   package var current: JobStatus? { snapshot().current }
+
+  /// What QEMU would list: the job that is there now, and those that are over and not dismissed.
+  package var listed: [JobStatus] {
+    let (job, left, concluded) = state.withLock { ($0.current, $0.left, $0.concluded) }
+    return concluded + [job?.status() ?? left].compactMap { $0 }
+  }
 
   /// How the last job under this mount ended.
   package var last: JobStatus? { state.withLock { $0.last } }
@@ -107,10 +127,42 @@ extension StreamJobs {
   /// Cancels the job, whatever it is doing; when this returns, the job is over.
   package func cancel() throws(JobError) { try running().cancel() }
 
+  /// Lets a pending job write its header. When this returns the job is over, or an error holds it, or
+  /// something turned out to be missing, which is copied first.
+  package func finalize() throws(JobError) {
+    let job = try running()
+    if !job.finalize() { throw .notPending(job.status().stage, device: disk.name) }
+  }
+
+  /// Lets the concluded job with an id go, or all of this disk's.
+  package func dismiss(id: String? = nil) throws(JobError) {
+    let (count, job) = state.withLock { state in
+      let gone = state.concluded.filter { id == nil || $0.id == id }
+      state.concluded.removeAll { id == nil || $0.id == id }
+      for status in gone { leave(status.id) }
+      return (gone.count, state.current)
+    }
+    if count > 0 {
+      events?.announce()
+    } else if let status = job?.status(), id == nil || status.id == id {
+      throw .notConcluded(status.stage, device: disk.name)
+    } else {
+      throw .noneConcluded(device: disk.name)
+    }
+  }
+
+  /// The job with this id is gone. Lock: that of the state.
+  private func leave(_ id: String) {
+    events?.note(.stage(.null, id: id))
+    ids.release(id)
+  }
+
   /// Holds the job; one that is held already stays so.
   package func pause() throws(JobError) {
     let job = try running()
-    keep { () throws(RecordError) in try job.pause() }
+    var isPending = false
+    keep { () throws(RecordError) in isPending = try !job.pause() }
+    if isPending { throw .pending(device: disk.name) }
   }
 
   /// Lets the job go on, also after it stopped on an error.
@@ -195,10 +247,15 @@ extension StreamJobs: StreamJobOwner {
       state.current = nil
       state.previous = job ?? state.previous
       state.last = status
+      let result = JobEvent.Result(status)
+      events?.note(status.state == .cancelled ? .cancelled(result) : .completed(result))
+      events?.note(.stage(.concluded, id: status.id))
+      if status.autoDismiss { leave(status.id) } else { state.concluded.append(status) }
       let waiting = Array(state.waiting.values)
       state.waiting = [:]
       return waiting
     }
+    events?.announce()
     for action in waiting { action(status) }
   }
 }

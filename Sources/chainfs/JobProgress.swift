@@ -28,7 +28,7 @@ struct JobProgress {
   /// True while the device has a job, also a held one.
   var isActive: Bool {
     switch self["state"] {
-    case "running", "paused", "stopped-on-error": true
+    case "running", "paused", "stopped-on-error", "pending": true
     default: false
     }
   }

@@ -34,6 +34,9 @@ struct ControlCommandTests {
       ("on-error=ignore", StreamRequest(onError: .ignore)),
       ("on-error=enospc", StreamRequest(onError: .enospc)),
       ("b\u{e4}se", StreamRequest(base: "b\u{e4}se")),
+      ("id=job0", StreamRequest(id: "job0")),
+      ("auto-finalize=no auto-dismiss=no", StreamRequest(autoFinalize: false, autoDismiss: false)),
+      ("auto-finalize=yes auto-dismiss=yes", StreamRequest()),
     ] as [(String, StreamRequest)])
   func streams(text: String, request: StreamRequest) throws {
     #expect(try command(.stream, text) == .stream(request))
@@ -50,7 +53,8 @@ struct ControlCommandTests {
       (.speed, ""), (.speed, "fast"), (.speed, "1 2"), (.speed, "limit=1"), (.speed, "-1"),
       (.cancel, "2"), (.cancel, "now"), (.cancel, "force=1"), (.pause, "0"), (.resume, "yes"),
       (.snapshot, ""), (.snapshot, "/a /b"), (.snapshot, "/a mode=x"), (.snapshot, "format=qcow2"),
-      (.snapshot, "/a size=1"),
+      (.snapshot, "/a size=1"), (.stream, "auto-finalize=off"), (.stream, "auto-dismiss="),
+      (.finalize, "job0"), (.finalize, "id=job0"), (.dismiss, "job0"), (.dismiss, "all=yes"),
     ] as [(ControlVerb, String)])
   func refusals(verb: ControlVerb, text: String) {
     let error = #expect(throws: ControlError.self) { try command(verb, text) }
@@ -63,6 +67,13 @@ struct ControlCommandTests {
     #expect(try command(.cancel, text) == .cancel)
     #expect(try command(.pause, text) == .pause)
     #expect(try command(.resume, text) == .resume)
+    #expect(try command(.finalize, text) == .finalize)
+    #expect(try command(.dismiss, text) == .dismiss(id: nil))
+  }
+
+  @Test("a dismissal may name its job")
+  func dismissals() throws {
+    #expect(try command(.dismiss, "id=job0\n") == .dismiss(id: "job0"))
   }
 
   @Test("a speed is one size")

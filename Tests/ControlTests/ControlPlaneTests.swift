@@ -146,6 +146,51 @@ struct ControlPlaneTests {
     }
   }
 
+  @Test("a job that is to be finalized and dismissed waits for both, and says so")
+  func finalizeAndDismiss() throws {
+    let place = try makeImages()
+    try withPlane(in: place) { (plane: ControlPlane) throws in
+      let news = Monitor(0)
+      let events = plane.events.subscribe { news.change { $0 += 1 } }
+      try plane.write(.stream, "base=base.qcow2 id=job0 auto-finalize=no auto-dismiss=no")
+      var lines: [String] = []
+      func expectEvent(_ word: String) {
+        let limit = SystemTimeSource().now().advanced(byMilliseconds: 30_000)
+        while lines.last?.contains(word) != true, SystemTimeSource().now() < limit {
+          news.wait(until: limit, while: { _ in !events.hasNext })
+          if let line = events.next() { lines.append(line) }
+        }
+        #expect(lines.last?.contains(word) == true)
+      }
+      expectEvent("BLOCK_JOB_PENDING")
+      #expect(lines.count == 5)
+      #expect(try plane.text(of: .statusJSON).contains("\"status\": \"pending\""))
+      #expect(try plane.read(.status).contains("\nstate: pending\nid: job0\n"))
+      #expect(try plane.read(.chain).split(separator: "\n").count == 3)
+      // The other device's jobs share the names.
+      let taken = #expect(throws: ControlError.self) {
+        try plane.write(.stream, "id=job0", device: "vdb")
+      }
+      #expect(taken?.kind == .busy)
+      try plane.write(.finalize, "")
+      expectEvent("concluded")
+      #expect(try plane.read(.chain).split(separator: "\n").count == 2)
+      #expect(
+        try plane.text(of: .status)
+          == "Streaming device job0: Completed 67108864 of 67108864 bytes, "
+          + "speed limit 0 bytes/s\n")
+      #expect(try plane.text(of: .statusJSON).contains("\"status\": \"concluded\""))
+      let again = #expect(throws: ControlError.self) { try plane.write(.finalize, "") }
+      #expect(again?.kind == .notFound)
+      try plane.write(.dismiss, "id=job0")
+      expectEvent("\"null\"")
+      #expect(try plane.text(of: .status) == "No active jobs\n")
+      let gone = #expect(throws: ControlError.self) { try plane.write(.dismiss, "") }
+      #expect(gone?.kind == .notFound)
+      events.cancel()
+    }
+  }
+
   @Test("plan, info and block tell of the disks")
   func texts() throws {
     let place = try makeImages()

@@ -12,7 +12,8 @@ private func job(
   length: UInt64 = 21_474_836_480, order: UInt64 = 1
 ) -> JobStatus {
   JobStatus(
-    device: device, state: state, isResumed: false, length: length, offset: offset,
+    device: device, id: device, state: state, stage: state == .paused ? .paused : .running,
+    isResumed: false, length: length, offset: offset,
     copied: 100, zero: 20, skipped: 3, durable: 90, speed: 209_715_200, onError: .report,
     ioStatus: .ok, isBusy: true, started: WallTime(seconds: 1_700_000_000),
     order: MonotonicTime(nanoseconds: order))
@@ -70,6 +71,22 @@ struct StatusTextTests {
     #expect(text.hasPrefix("No active jobs\nstate: failed\nresumed: yes\nprogress: 3.1\n"))
     #expect(text.hasSuffix("ended: 2023-11-14T22:13:21Z\nerror: vda: bad luck\n"))
     #expect(StatusText.device(current: nil, last: nil) == "No active jobs\n")
+  }
+
+  @Test("a job that has a name of its own is listed by it, as in QEMU")
+  func id() throws {
+    var status = job(.pending)
+    status.id = "job0"
+    status.stage = .pending
+    status.autoFinalize = false
+    let text = StatusText.device(current: status, last: nil)
+    #expect(text.hasPrefix("Streaming device job0: Completed "))
+    #expect(text.contains(" bytes/s\nstate: pending\nid: job0\nprogress: "))
+    let json = StatusJSON.all([status])
+    #expect(json.hasPrefix("[{\"type\": \"stream\", \"device\": \"job0\", "))
+    #expect(
+      json.hasSuffix(
+        "\"status\": \"pending\", \"auto-finalize\": false, \"auto-dismiss\": true}]\n"))
   }
 
   @Test("wait tells the line and the end of the job")

@@ -112,7 +112,7 @@ extension Session {
     switch status.state {
     case .completed: expectation.chains = [expectation.chains.last ?? []]
     case .cancelled: expectation.chains = [expectation.oldChain]
-    case .running, .paused, .stoppedOnError, .failed:
+    case .running, .paused, .stoppedOnError, .pending, .failed:
       throw Fault("a job ended as \(status.state.rawValue): \(status.error ?? "")")
     }
     expectation.record = nil

@@ -1,13 +1,15 @@
 @testable import Jobs
 
 /// The record of a job. With an odd first byte the rest is the body, and gets a right first line: no
-/// fuzzer guesses a checksum. With an even one the rest is the whole file.
+/// fuzzer guesses a checksum; the next bit chooses the version. With an even one the rest is the whole file.
 enum RecordTarget {
   static func run(_ bytes: [UInt8]) throws {
     var input = FuzzInput(bytes)
-    let isBody = input.byte() & 1 == 1
+    let kind = input.byte()
+    let isBody = kind & 1 == 1
+    let version = kind & 2 == 0 ? 1 : 2
     let rest = Array(input.rest)
-    let file = isBody ? Array("chainfs-job 1 \(checksum(rest))\n".utf8) + rest : rest
+    let file = isBody ? Array("chainfs-job \(version) \(checksum(rest))\n".utf8) + rest : rest
     guard let record = try attempt({ try JobRecord(bytes: file, path: "/images/.a.chainfs-job") })
     else { return }
     guard let encoded = try attempt({ try record.encoded() }) else { return }

@@ -144,7 +144,7 @@ import Testing
     ).replacing("\\-", with: "-")
     let verbs = [
       "stream", "cancel", "speed", "pause", "resume", "snapshot", "plan", "status", "status.json",
-      "wait", "chain", "info", "error", "block",
+      "wait", "chain", "info", "error", "block", "events", "finalize", "dismiss",
     ]
     let commands = Chainfs.configuration.subcommands.compactMap { $0._commandName }
     #expect(commands.count > 10)

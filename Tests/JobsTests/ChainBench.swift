@@ -12,6 +12,8 @@ import TestSupport
 ///     top.qcow2    data from 16 to 18 MiB
 final class ChainBench {
   let directory: String
+  /// What the jobs told, also those of earlier openings.
+  let events = RecordedEvents()
 
   static let isPossible =
     ProcessInfo.processInfo.environment["CI"] == "true"
@@ -52,8 +54,8 @@ final class ChainBench {
       DeviceConfiguration(name: "vda", image: .qcow2(path: path(image)), isReadOnly: isReadOnly))
     let notes = Notes()
     let jobs = StreamJobs(
-      disk: disk, time: SystemTimeSource(), onFailure: { notes.add($0.error ?? "") },
-      onNote: { notes.add($0) })
+      disk: disk, time: SystemTimeSource(), events: events,
+      onFailure: { notes.add($0.error ?? "") }, onNote: { notes.add($0) })
     defer {
       jobs.close()
       try? disk.close()

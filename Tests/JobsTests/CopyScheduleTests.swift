@@ -226,6 +226,28 @@ struct CopyScheduleTests {
     }
   }
 
+  @Test("a pending job makes durable what it copied, and writes its header when it is finalized")
+  func pending() throws {
+    var job = CopySchedule(
+      length: mebibyte, clusterSize: 65536, threads: 2, speed: 0, policy: .report,
+      isPaused: false, autoFinalize: false, now: moment(0))
+    job.plan([extent(.copy, 0, mebibyte)])
+    let piece = try job.piece(at: 0)
+    job.copied(piece, copied(mebibyte), now: moment(1))
+    #expect(job.next(at: 1) == .wait(until: moment(1000)))
+    #expect(job.state.phase == .pending)
+    #expect(job.next(at: 1000) == .flush)
+    let isFinalized = job.finalize()
+    #expect(isFinalized)
+    // The flush may still fail.
+    #expect(job.next(at: 1001) == .wait(until: nil))
+    job.flushed(scanned: mebibyte)
+    #expect(job.counters.durable == mebibyte)
+    #expect(job.next(at: 1001) == .finish)
+    job.finished()
+    #expect(job.next(at: 1002) == .close(.completed))
+  }
+
   @Test("a suspended job gives no more work")
   func suspend() {
     var job = schedule()

@@ -14,6 +14,37 @@ struct JobRecordTests {
     #expect(try JobRecord(bytes: try record.encoded(), path: "r") == record)
   }
 
+  @Test("a record of the first version reads as it was meant, byte for byte")
+  func firstVersion() throws {
+    let text = """
+      chainfs-job 1 8a98dd1ea54b207d
+      {"image":"a","isPaused":false,"onError":"report","speed":5,"started":7}
+
+      """
+    let first = try JobRecord(bytes: Array(text.utf8), path: "r")
+    #expect(
+      first
+        == JobRecord(
+          image: "a", base: nil, baseString: nil, speed: 5, onError: .report, backingFile: nil,
+          isPaused: false, started: 7))
+    #expect(first.id == nil && first.autoFinalize == nil && first.autoDismiss == nil)
+    #expect(String(decoding: try first.encoded(), as: UTF8.self) == text)
+  }
+
+  @Test(
+    "what an older program must not overlook makes a record of the second version",
+    arguments: [("j", nil, nil), (nil, false, nil), (nil, nil, false), ("j", false, false)]
+      as [(String?, Bool?, Bool?)])
+  func secondVersion(id: String?, autoFinalize: Bool?, autoDismiss: Bool?) throws {
+    var record = record
+    record.id = id
+    record.autoFinalize = autoFinalize
+    record.autoDismiss = autoDismiss
+    let bytes = try record.encoded()
+    #expect(bytes.starts(with: "chainfs-job 2 ".utf8))
+    #expect(try JobRecord(bytes: bytes, path: "r") == record)
+  }
+
   @Test("a record that is cut off anywhere is not followed")
   func torn() throws {
     let bytes = try record.encoded()
@@ -35,10 +66,11 @@ struct JobRecordTests {
   @Test(
     "a record of another version is told by its number",
     arguments: [
-      ("chainfs-job 2 0123\n{}\n", "version 2"), ("chainfs-job 4294967295 x\n", "4294967295"),
+      ("chainfs-job 2 0123\n{}\n", "checksum"), ("chainfs-job 3 0123\n{}\n", "version 3"),
+      ("chainfs-job 4294967295 x\n", "4294967295"),
       ("chainfs-job 42949672960 x\n", "not a job record"),
       ("chainfs-job 0 x\n", "not a job record"),
-      ("chainfs-job 2", "not a job record"), ("chainfs-job \n", "not a job record"),
+      ("chainfs-job 3", "not a job record"), ("chainfs-job \n", "not a job record"),
     ])
   func versions(text: String, sentence: String) {
     do {

@@ -13,6 +13,9 @@ private func state(_ phase: JobState.Phase, _ policy: ErrorPolicy = .report) -> 
   case .stopped(let failure):
     state = JobState(policy: .stop)
     _ = state.fail(failure)
+  case .pending:
+    state = JobState(policy: policy, autoFinalize: false)
+    state.allScanned()
   case .finishing: state.allScanned()
   case .ending(let outcome), .ended(let outcome):
     switch outcome {
@@ -29,7 +32,8 @@ private func state(_ phase: JobState.Phase, _ policy: ErrorPolicy = .report) -> 
 }
 
 private let phases: [JobState.Phase] = [
-  .running, .paused, .stopped(broken), .finishing, .ending(.completed), .ending(.cancelled),
+  .running, .paused, .stopped(broken), .pending, .finishing, .ending(.completed),
+  .ending(.cancelled),
   .ending(.failed(broken)), .ended(.completed), .ended(.cancelled), .ended(.failed(broken)),
   .suspended,
 ]
@@ -47,7 +51,7 @@ struct JobStateTests {
       var job = state(phase)
       job.cancel()
       switch phase {
-      case .running, .paused, .stopped: #expect(job.phase == .ending(.cancelled))
+      case .running, .paused, .stopped, .pending: #expect(job.phase == .ending(.cancelled))
       default: #expect(job.phase == phase)
       }
     }
@@ -66,6 +70,41 @@ struct JobStateTests {
       default: #expect(resumed.phase == phase)
       }
     }
+  }
+
+  @Test("only a pending job can be finalized, and then it writes its header")
+  func finalize() {
+    for phase in phases {
+      var job = state(phase)
+      #expect(job.finalize() == (phase == .pending))
+      #expect(job.phase == (phase == .pending ? .finishing : phase))
+    }
+  }
+
+  @Test(
+    "an error of a pending job ends it, or holds it by its policy",
+    arguments: [
+      (.report, .drop, .ending(.failed(broken))), (.ignore, .drop, .ending(.failed(broken))),
+      (.stop, .retry, .stopped(broken)), (.enospc, .drop, .ending(.failed(broken))),
+    ] as [(ErrorPolicy, JobState.Reaction, JobState.Phase)])
+  func failsPending(policy: ErrorPolicy, reaction: JobState.Reaction, phase: JobState.Phase) {
+    var job = state(.pending, policy)
+    #expect(job.fail(broken) == reaction)
+    #expect(job.phase == phase)
+  }
+
+  @Test("a finalized job that has to copy more, or was held, does not wait again")
+  func finalizedOnce() {
+    var job = state(.pending, .stop)
+    let isFinalized = job.finalize()
+    #expect(isFinalized)
+    job.scanAgain()
+    job.allScanned()
+    #expect(job.phase == .finishing)
+    _ = job.fail(broken)
+    job.resume()
+    job.allScanned()
+    #expect(job.phase == .finishing)
   }
 
   @Test(

@@ -320,6 +320,9 @@ struct StreamErrorTests {
       #expect(try disk.layers().count == 2)
       #expect(notes.texts == [end.error])
       #expect(!bench.hasRecord)
+      #expect(
+        bench.events.line
+          == "created running ERROR-report aborting COMPLETED-error concluded null")
     }
     try bench.run("qemu-img check -q top.qcow2")
   }
@@ -333,6 +336,13 @@ struct StreamErrorTests {
       #expect(end.state == .failed && end.error?.isEmpty == false)
       #expect(end.offset == end.length)
       #expect(try disk.layers().count == 2)
+      let words = bench.events.words
+      let errors = words.count { $0 == "ERROR-ignore" }
+      #expect(errors > 0)
+      #expect(
+        words.filter { $0 != "ERROR-ignore" }
+          == ["created", "running", "aborting", "COMPLETED-error", "concluded", "null"])
+      #expect(words.firstIndex(of: "aborting") == 2 + errors)
     }
     try bench.run(mend)
     try bench.check()
@@ -351,6 +361,14 @@ struct StreamErrorTests {
       try jobs.resume()
       #expect(jobs.waitForEnd()?.state == .completed)
       #expect(try disk.layers().count == 1)
+      // Several threads may meet the damage before the job is held.
+      let words = bench.events.words
+      #expect(words.count { $0 == "ERROR-stop" } >= 2)
+      #expect(
+        words.filter { $0 != "ERROR-stop" } == [
+          "created", "running", "paused", "running", "paused", "running", "waiting", "pending",
+          "COMPLETED", "concluded", "null",
+        ])
     }
     try bench.check()
   }

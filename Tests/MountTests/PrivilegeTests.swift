@@ -50,7 +50,7 @@ extension MountTests {
           [ $(stat -c %U mnt/vda) = nobody ]
           as nobody dd if=/dev/zero of=mnt/vda bs=4k count=1 conv=notrunc 2> /dev/null
           as nobody cat mnt/.jobs/vda/status mnt/.jobs/status > /dev/null
-          for verb in stream cancel speed pause resume snapshot; do
+          for verb in stream cancel speed pause resume finalize dismiss snapshot; do
             [ $(stat -c %U:%a mnt/.jobs/vda/$verb) = root:600 ]
             denied as nobody sh -c "echo $PWD/new > mnt/.jobs/vda/$verb"
             denied as nobody chown nobody mnt/.jobs/vda/$verb

@@ -73,7 +73,7 @@ final class ChainBench {
   }
 
   func backing() throws -> String {
-    try run("qemu-img info top.qcow2 | sed -n 's/^backing file: \\([^ ]*\\).*/\\1/p'")
+    try run("qemu-img info -U top.qcow2 | sed -n 's/^backing file: \\([^ ]*\\).*/\\1/p'")
   }
 }
 

@@ -13,11 +13,13 @@ extension MountTests {
         """
         qemu-img create -q -f qcow2 base.qcow2 16M; qemu-io -f qcow2 -c 'write -q -P 1 0 8M' base.qcow2
         qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2
-        # The test library's threads block signals, and what they start inherits that.
+        # The test library's threads block signals, and the shell's jobs ignore some; what they start
+        # inherits that.
         cat > free <<'END'
         #!/usr/bin/perl
         use POSIX;
         sigprocmask(SIG_SETMASK, POSIX::SigSet->new);
+        $SIG{INT} = 'DEFAULT';
         exec @ARGV;
         END
         chmod +x free
@@ -264,7 +266,7 @@ extension MountTests {
         box,
         """
         exec 8< mnt/.jobs/events; exec 9< mnt/.jobs/events
-        dd bs=7 count=50 <&9 of=part status=none & reader=$!
+        dd bs=7 count=50 iflag=fullblock <&9 of=part status=none & reader=$!
         echo > mnt/.jobs/vda/stream; cat mnt/.jobs/vda/wait > /dev/null
         wait $reader
         head -n 7 <&8 > whole

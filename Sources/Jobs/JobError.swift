@@ -17,6 +17,8 @@ package enum JobError: Error, Sendable {
   case notPending(JobStage, device: String)
   /// A pending job has nothing left that could be held.
   case pending(device: String)
+  /// The job was finalized, and failed or is held by an error.
+  case failed(JobFailure)
   /// Only a concluded job can be dismissed.
   case notConcluded(JobStage, device: String)
   /// There is no concluded job to dismiss.
@@ -44,6 +46,7 @@ extension JobError: CustomStringConvertible {
     case .busy, .closing, .idInUse, .undismissed, .notPending, .pending, .notConcluded: .busy
     case .noJob, .noneConcluded: .notFound
     case .badID: .invalid
+    case .failed(let failure): failure.kind
     case .readOnly: .readOnly
     case .backingFileWithoutBase: .invalid
     case .noSpace: .noSpace
@@ -67,6 +70,7 @@ extension JobError: CustomStringConvertible {
     case .notPending(let stage, let device):
       "\(device): the job is \(stage.rawValue); only a pending one can be finalized"
     case .pending(let device): "\(device): the job is pending; finalize or cancel it"
+    case .failed(let failure): failure.sentence
     case .notConcluded(let stage, let device):
       "\(device): the job is \(stage.rawValue); only a concluded one can be dismissed"
     case .noneConcluded(let device): "\(device): there is no such concluded job to dismiss"

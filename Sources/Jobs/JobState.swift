@@ -2,14 +2,14 @@ internal import HostSystem
 
 // Where a job stands, as a machine without threads, disk or clock.
 //
-//                 pause            everything scanned
-//        paused <------- running ---------------------> finishing --done--> ending(completed)
-//           |   ------->  |  ^     |                   ^    |
-//           |    resume   |  |     | unless finalized  |    | failure, not cancel: the header
-//           |             v  |     `----> pending -----'    v is being written
-//           |          stopped              | finalize   ending(failed) / stopped
-//           v             |                 v
-//        ending(cancelled), ending(failed) <'  --last thread--> ended
+//                 pause         everything scanned
+//        paused <------- running -----+----------------> finishing --done--> ending(completed)
+//           |   ------->  |  ^         |                     ^   |
+//           |    resume   |  |         `-> pending --finalize'   | failure, not cancel: the
+//           |             v  | resume         |                  v header is being written
+//           |          stopped                |             ending(failed) / stopped
+//           v             v                   v
+//        ending(cancelled), ending(failed) --last thread--> ended
 //
 // `pending` has copied everything and waits for `finalize`; a job that finalizes itself passes it by.
 // `ending` waits for the threads that still copy, then the record goes; `ended` is what a user sees
@@ -93,6 +93,17 @@ struct JobState: Sendable {
     switch phase {
     case .finishing, .ending: true
     case .running, .paused, .stopped, .pending, .ended, .suspended: false
+    }
+  }
+
+  /// Why a job that was finalized and is not at its end any more has not completed; nil if it has, or if
+  /// it copies what was missing.
+  func unfinished(device: String) -> JobError? {
+    switch phase {
+    case .ended(.completed), .running, .paused, .pending, .finishing, .ending: nil
+    case .ended(.failed(let failure)), .stopped(let failure): .failed(failure)
+    case .ended(.cancelled): .noJob(device: device)
+    case .suspended: .closing(device: device)
     }
   }
 

@@ -91,12 +91,12 @@ final class StreamJob: Sendable {
     schedule.wait(while: { !$0.state.isOver })
   }
 
-  /// Lets a pending job write its header, and returns when it is over, or held; false if it is not
-  /// pending.
-  func finalize() -> Bool {
-    guard change({ $0.finalize() }) else { return false }
+  /// Lets a pending job write its header, and returns when it is over, or copies what was missing.
+  func finalize() throws(JobError) {
+    let (isPending, stage) = change { ($0.finalize(), $0.state.stage) }
+    if !isPending { throw .notPending(stage, device: disk.name) }
     schedule.wait(while: { $0.state.isAtItsEnd })
-    return true
+    if let error = schedule.withLock({ $0.state }).unfinished(device: disk.name) { throw error }
   }
 
   /// Holds the job; false, and nothing changed, if it is pending.

@@ -127,12 +127,9 @@ extension StreamJobs {
   /// Cancels the job, whatever it is doing; when this returns, the job is over.
   package func cancel() throws(JobError) { try running().cancel() }
 
-  /// Lets a pending job write its header. When this returns the job is over, or an error holds it, or
-  /// something turned out to be missing, which is copied first.
-  package func finalize() throws(JobError) {
-    let job = try running()
-    if !job.finalize() { throw .notPending(job.status().stage, device: disk.name) }
-  }
+  /// Lets a pending job write its header. When this returns the job is completed, or something turned
+  /// out to be missing, which is copied first. Throws what made the job fail, too.
+  package func finalize() throws(JobError) { try running().finalize() }
 
   /// Lets the concluded job with an id go, or all of this disk's.
   package func dismiss(id: String? = nil) throws(JobError) {

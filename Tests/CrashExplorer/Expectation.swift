@@ -11,6 +11,13 @@ struct RecordExpectation: Sendable {
   var base: String?
   /// The record may be missing although the chain is the old one: the job just starts, or is cancelled.
   var mayBeMissing: Bool
+  /// It writes the header by itself.
+  var autoFinalize = true
+  /// It was told to write the header.
+  var isFinalized = false
+
+  /// The header may be the new one.
+  var mayHaveEnded: Bool { autoFinalize || isFinalized }
 }
 
 /// What a crash may leave.

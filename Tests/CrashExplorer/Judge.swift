@@ -50,6 +50,9 @@ struct Judge {
     defer { if isOpen { try? disk.close() } }
     let chain = try disk.layers().map(\.path)
     guard expectation.chains.contains(chain) else { throw Fault("the chain is \(chain)") }
+    if expectation.record?.mayHaveEnded == false, chain != expectation.oldChain {
+      throw Fault("a job that nobody finalized left the chain \(chain)")
+    }
     let bytes = try checkBytes(of: disk)
     let record = try checkRecord(disk, chain, bytes)
     isOpen = false
@@ -89,8 +92,10 @@ struct Judge {
       throw Fault("the record of a running job is gone")
     }
     let time = StepTime(seed: 1)
+    let watch = PendingWatch()
     let jobs = StreamJobs(
-      disk: disk, time: time, names: files, threads: 1, onFailure: { _ in }, onNote: { _ in })
+      disk: disk, time: time, names: files, threads: 1, events: watch, onFailure: { _ in },
+      onNote: { _ in })
     defer {
       time.stop()
       jobs.close()
@@ -101,31 +106,44 @@ struct Judge {
         throw Fault("the job of a record did not go on")
       }
       return RecordExpectation(
-        speeds: wanted.speeds, pauses: wanted.pauses, base: wanted.base, mayBeMissing: false)
+        speeds: wanted.speeds, pauses: wanted.pauses, base: wanted.base, mayBeMissing: false,
+        autoFinalize: wanted.autoFinalize, isFinalized: wanted.isFinalized)
     }
     guard wanted.speeds.contains(job.speed), wanted.pauses.contains(job.state == .paused),
-      job.base == wanted.base
+      job.base == wanted.base, job.autoFinalize == wanted.autoFinalize
     else {
       throw Fault(
         "the record says speed \(job.speed), \(job.state.rawValue), base \(job.base ?? "none")")
     }
     if isThorough {
-      try finish(jobs, time, disk, newChain, bytes)
+      try finish(jobs, time, watch, disk, newChain, bytes)
     } else {
       // It does nothing more until it is left to the next mount.
       try jobs.pause()
     }
     return RecordExpectation(
-      speeds: [job.speed], pauses: [job.state == .paused], base: job.base, mayBeMissing: false)
+      speeds: [job.speed], pauses: [job.state == .paused], base: job.base, mayBeMissing: false,
+      autoFinalize: job.autoFinalize)
   }
 
   private func finish(
-    _ jobs: StreamJobs, _ time: StepTime, _ disk: Disk, _ chain: [String], _ bytes: [UInt8]
+    _ jobs: StreamJobs, _ time: StepTime, _ watch: PendingWatch, _ disk: Disk, _ chain: [String],
+    _ bytes: [UInt8]
   ) throws {
     let end = Monitor<JobStatus?>(nil)
     let wait = jobs.onEnd { status in end.change { $0 = status } }
     defer { wait.cancel() }
     if jobs.current?.state == .paused { try jobs.resume() }
+    if jobs.current?.autoFinalize == false {
+      let isPending = Monitor(false)
+      watch.onPending { isPending.change { $0 = true } }
+      time.open(nil)
+      isPending.wait(while: { !$0 })
+      guard try disk.layers().map(\.path) == expectation.oldChain else {
+        throw Fault("a pending job has changed the chain")
+      }
+      try jobs.finalize()
+    }
     time.open(nil)
     end.wait(while: { $0 == nil })
     guard end.withLock({ $0 })?.state == .completed else {

@@ -3,7 +3,7 @@
 // The job's only thread asks its clock for the time between steps. There the session does what a guest does,
 // or changes speed or holds the job, on that thread. A cancel and an unmount wait for the job, so they are
 // the session's own thread's to do: the job is paused and its clock stopped first, which leaves one possible
-// order of events.
+// order of events. So it is with a job that is pending; some are to be finalized by hand.
 
 import BlockIO
 import Chain
@@ -14,13 +14,14 @@ import TestSupport
 extension Session {
   /// Where a job comes from.
   enum StreamJob {
-    case started(base: String?, speed: UInt64)
+    case started(base: String?, speed: UInt64, autoFinalize: Bool)
     case resumed
   }
 
   /// Why the session's thread is needed again.
   private enum Call: Sendable {
     case ended(JobStatus?)
+    case pending
     case cancel
     case unmount
   }
@@ -32,11 +33,12 @@ extension Session {
     let place = random.oneIn(2) ? nil : Int.random(in: 1..<chain.count, using: &random)
     let base = place.map { chain[$0] }
     let speed = self.speed()
+    let autoFinalize = !random.oneIn(4)
     expectation.record = RecordExpectation(
-      speeds: [speed], pauses: [false], base: base, mayBeMissing: true)
+      speeds: [speed], pauses: [false], base: base, mayBeMissing: true, autoFinalize: autoFinalize)
     expectation.chains = [chain, [chain[0]] + (place.map { Array(chain[$0...]) } ?? [])]
     begin(base == nil ? "stream" : "stream to a base")
-    try run(.started(base: base, speed: speed))
+    try run(.started(base: base, speed: speed, autoFinalize: autoFinalize))
   }
 
   private func speed() -> UInt64 {
@@ -49,14 +51,21 @@ extension Session {
     guard let disk else { return }
     let time = StepTime(seed: random.next())
     let call = Monitor<Call?>(nil)
+    let watch = PendingWatch()
+    watch.onPending {
+      time.stop()
+      call.change { if $0 == nil { $0 = .pending } }
+    }
     let jobs = StreamJobs(
-      disk: disk, time: time, names: files, threads: 1, onFailure: { _ in }, onNote: { _ in })
+      disk: disk, time: time, names: files, threads: 1, events: watch, onFailure: { _ in },
+      onNote: { _ in })
     defer {
       time.stop()
       jobs.close()
     }
     switch origin {
-    case .started(let base, let speed): try jobs.start(StreamRequest(base: base, speed: speed))
+    case .started(let base, let speed, let autoFinalize):
+      try jobs.start(StreamRequest(base: base, speed: speed, autoFinalize: autoFinalize))
     case .resumed:
       try jobs.resumeRecorded()
       expectation.operation = "resumed stream"
@@ -85,8 +94,18 @@ extension Session {
       }
     }
     call.wait(while: { $0 == nil })
-    switch call.withLock({ $0 }) {
+    var wish = call.withLock { $0 }
+    if case .pending = wish {
+      for _ in 0..<Int.random(in: 0..<3, using: &random) { try guestOperation() }
+      if random.oneIn(4) { wish = random.oneIn(2) ? .cancel : .unmount }
+    }
+    switch wish {
     case .ended(let status): try settle(status)
+    case .pending:
+      begin("finalize")
+      expectation.record?.isFinalized = true
+      try jobs.finalize()
+      try settle(jobs.last)
     case .cancel:
       begin("cancel")
       expectation.record?.mayBeMissing = true

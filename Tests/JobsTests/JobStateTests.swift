@@ -81,6 +81,19 @@ struct JobStateTests {
     }
   }
 
+  @Test("who finalizes is told why the job has not completed, whatever became of it")
+  func unfinished() {
+    for phase in phases {
+      let kind = state(phase).unfinished(device: "vda")?.kind
+      switch phase {
+      case .stopped, .ended(.failed): #expect(kind == broken.kind)
+      case .ended(.cancelled): #expect(kind == .notFound)
+      case .suspended: #expect(kind == .busy)
+      default: #expect(kind == nil)
+      }
+    }
+  }
+
   @Test(
     "an error of a pending job ends it, or holds it by its policy",
     arguments: [

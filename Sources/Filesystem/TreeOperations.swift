@@ -152,7 +152,7 @@ final class TreeOperations: Operations {
       let kind: FileKind =
         switch child.content {
         case .directory, .views: .directory
-        case .device, .mountText, .deviceText, .command, .wait: .regular
+        case .device, .mountText, .mountCommand, .deviceText, .command, .wait, .events: .regular
         }
       entries.append((child.name, InodeTree.inode(index), kind))
     }

@@ -33,12 +33,12 @@ extension CopySchedule {
   /// A schedule that shares nothing.
   fileprivate init(
     length: UInt64, snapshotLength: UInt64 = 0, clusterSize: Int, threads: Int, speed: UInt64,
-    policy: ErrorPolicy, isPaused: Bool, now: MonotonicTime
+    policy: ErrorPolicy, isPaused: Bool, autoFinalize: Bool = true, now: MonotonicTime
   ) {
     self.init(
       length: length, snapshotLength: snapshotLength, clusterSize: clusterSize, threads: threads,
-      speed: speed, policy: policy, isPaused: isPaused, number: StreamNumber(rawValue: 1),
-      now: now)
+      speed: speed, policy: policy, isPaused: isPaused, autoFinalize: autoFinalize,
+      number: StreamNumber(rawValue: 1), now: now)
   }
 
   fileprivate mutating func next(guest: GuestActivity, now: MonotonicTime) -> Step {

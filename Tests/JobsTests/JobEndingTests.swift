@@ -189,9 +189,7 @@ struct JobEndingTests {
       let taken = #expect(throws: JobError.self) { try jobs.start(StreamRequest()) }
       #expect(taken?.kind == .busy && taken?.description.contains("dismiss") == true)
       // A snapshot and a job of another name find the disk idle.
-      try jobs.whileIdle { () throws(ChainError) in
-        try disk.snapshot(path: bench.path("new.qcow2"))
-      }
+      try StreamJobs.snapshot([(jobs: jobs, path: bench.path("new.qcow2"))])
       try jobs.start(StreamRequest(id: "other", autoDismiss: false))
       #expect(jobs.waitForEnd()?.state == .completed)
       #expect(jobs.listed.map(\.id) == ["vda", "other"])

@@ -237,7 +237,7 @@ private func addRefusals(_ table: inout fuse_lowlevel_ops) {
   unsafe table.link = { request, _, _, _ in unsafe OwedReply(request).end(EPERM) }
 }
 
-/// What libfuse calls when the client of a parked read is interrupted.
+/// What libfuse calls when the client of a parked request is interrupted.
 func interruptCallback() -> fuse_interrupt_func_t {
   { request, cookie in
     // The request is alive: libfuse holds it for the length of the callback.

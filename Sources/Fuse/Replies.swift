@@ -115,7 +115,7 @@ package struct ReadReply: ~Copyable, Sendable {
   package consuming func fail(_ number: Int32) { owed.end(number) }
 
   /// Keeps the reader waiting, for as long as it is not interrupted.
-  package consuming func park() -> ParkedRead { ParkedRead.park(owed) }
+  package consuming func park() -> ParkedRead { ParkedRead(ParkedReply.park(owed)) }
 }
 
 /// The answer to write(2).

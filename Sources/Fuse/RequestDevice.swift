@@ -9,7 +9,7 @@ internal import HostSystem
 // the answer is written to. libfuse is told of the session's descriptor alone; `connect` puts two
 // calls in between that use the calling thread's device instead.
 //
-// A reply that another thread gives (ParkedRead) is given inside `answering`. The device is held
+// A reply that another thread gives (ParkedReply) is given inside `answering`. The device is held
 // until then: the number of a closed descriptor may be anybody's, an image file's too.
 
 /// A worker's own descriptor of a session.

@@ -39,7 +39,7 @@ internal import Synchronization
   }
 
   private let session: OpaquePointer
-  private let parked: ParkedReads
+  private let parked: ParkedReplies
   private let limit: Int
   private let starting: ThreadStarting
   private let state = Monitor(State())
@@ -48,7 +48,7 @@ internal import Synchronization
   private let isFull = Atomic<Bool>(false)
 
   init(
-    _ session: OpaquePointer, parked: ParkedReads, threads: Int, starting: ThreadStarting
+    _ session: OpaquePointer, parked: ParkedReplies, threads: Int, starting: ThreadStarting
   ) {
     unsafe self.session = session
     self.parked = parked

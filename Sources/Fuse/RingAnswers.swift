@@ -1,13 +1,13 @@
 internal import HostSystem
 
-// Who answers a parked read that came through io_uring.
+// Who answers a parked request that came through io_uring.
 //
 // A ring has a lock, which its thread holds while it calls an operation, and which everybody else takes to
 // put an answer into the ring. An operation that answers a reader of another ring would wait for that one's
 // thread, which may just be answering a reader of this ring. So such answers are left here, and a thread
 // that holds nothing gives them.
 
-/// What a parked read is answered with.
+/// What a parked request is answered with.
 enum RingAnswer: Sendable {
   case bytes([UInt8])
   case failure(Int32)
@@ -16,7 +16,7 @@ enum RingAnswer: Sendable {
 /// The answers that are on their way to rings, and the thread that brings them.
 final class RingAnswers: Sendable {
   private struct State {
-    var answers: [(read: ParkedRead, answer: RingAnswer)] = []
+    var answers: [(reply: ParkedReply, answer: RingAnswer)] = []
     var worker: Worker?
     var isFinished = false
   }
@@ -37,8 +37,8 @@ final class RingAnswers: Sendable {
   }
 
   /// Leaves an answer to be given. There is a thread: `start` said so.
-  func add(_ answer: RingAnswer, to read: ParkedRead) {
-    state.change { $0.answers.append((read, answer)) }
+  func add(_ answer: RingAnswer, to reply: ParkedReply) {
+    state.change { $0.answers.append((reply, answer)) }
   }
 
   /// Waits until all answers are given and the thread has ended.
@@ -52,12 +52,12 @@ final class RingAnswers: Sendable {
 
   private func work() {
     while true {
-      let next = state.wait { state -> [(read: ParkedRead, answer: RingAnswer)]? in
+      let next = state.wait { state -> [(reply: ParkedReply, answer: RingAnswer)]? in
         defer { state.answers = [] }
         return state.answers.isEmpty && !state.isFinished ? nil : state.answers
       }
       guard let next, !next.isEmpty else { return }
-      for (read, answer) in next { read.give(answer) }
+      for (reply, answer) in next { reply.give(answer) }
     }
   }
 }

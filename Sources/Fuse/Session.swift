@@ -15,7 +15,7 @@ internal import Synchronization
 // The end comes from two sides: umount(8) makes the kernel cut the connection, and for
 // `requestUnmount` see Session+Unmount.swift.
 //
-// Order at the end: workers are joined; parked reads fail; open files that the kernel never
+// Order at the end: workers are joined; parked replies fail; open files that the kernel never
 // released are released; `Operations.destroy` (no reply is left now: each holds a part of libfuse's
 // session); libfuse's rings are taken down; the mount is taken away if it is still there, and the
 // connection closed, which lets clients go that still wait; the session is freed.
@@ -49,7 +49,7 @@ internal import Synchronization
   let state = Monitor(State())
   let mountedDevice: String?
   private let session: OpaquePointer
-  private let context: SessionContext
+  let context: SessionContext
   private let userData: UnsafeMutableRawPointer
   private let loop: RequestLoop
 
@@ -84,6 +84,9 @@ internal import Synchronization
 
   /// How many opens have not been released.
   package var openFileCount: Int { context.files.count }
+
+  /// Requests come through io_uring; known once the first has been served.
+  package var isServedByRings: Bool { loop.hasRings }
 
   /// Serves until the file system is unmounted, and returns when everything has ended. Once only.
   package func run() throws(FuseError) {
@@ -141,7 +144,7 @@ internal import Synchronization
   }
 
   private func close() {
-    context.parked.failAll(ENODEV)
+    context.parked.abandonAll()
     context.files.releaseAll()
     context.operations.destroy()
     context.parked.finishAnswers()

@@ -7,7 +7,7 @@ final class SessionContext: Sendable {
   private let writeback: WritebackCaching
   private let largestRead: Int
   let files = OpenFiles()
-  let parked = ParkedReads()
+  let parked = ParkedReplies()
 
   init(_ operations: any Operations, _ options: SessionOptions) {
     self.operations = operations

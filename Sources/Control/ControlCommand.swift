@@ -19,6 +19,10 @@ package enum ControlVerb: String, Sendable, CaseIterable {
   case dismiss
   /// Takes a live snapshot.
   case snapshot
+  /// Holds the guest's requests.
+  case stop
+  /// Lets the guest's requests go on.
+  case cont
 
   /// How it is used, in one line without a newline.
   package var usage: String {
@@ -26,7 +30,7 @@ package enum ControlVerb: String, Sendable, CaseIterable {
     case .stream:
       "[BASE | base=NAME] [speed=SIZE] [on-error=report|ignore|stop|enospc] [backing-file=STRING]"
         + " [id=ID] [auto-finalize=yes|no] [auto-dismiss=yes|no]"
-    case .cancel, .pause, .resume, .finalize: "an empty line, or 1"
+    case .cancel, .pause, .resume, .finalize, .stop, .cont: "an empty line, or 1"
     case .dismiss: "[id=ID]; an empty line, or 1, for all of the device"
     case .speed: "SIZE"
     case .snapshot: "PATH [format=qcow2] [mode=absolute-paths|existing]"
@@ -44,6 +48,8 @@ enum ControlCommand: Equatable {
   case finalize
   case dismiss(id: String?)
   case snapshot(path: String, format: String, mode: SnapshotMode)
+  case stop
+  case cont
 
   init(_ verb: ControlVerb, bytes: [UInt8]) throws(ControlError) {
     let text = try CommandText(bytes: bytes)
@@ -65,6 +71,12 @@ enum ControlCommand: Equatable {
       self = .finalize
     case .dismiss: self = try Self.dismissal(text)
     case .snapshot: self = try Self.snapshot(text)
+    case .stop:
+      try text.requireNothing("stop")
+      self = .stop
+    case .cont:
+      try text.requireNothing("cont")
+      self = .cont
     }
   }
 

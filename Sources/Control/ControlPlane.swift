@@ -49,6 +49,7 @@ package final class ControlPlane: Sendable {
     var disk: Disk
     var jobs: StreamJobs
     var error: ErrorSentence
+    var hold: any GuestHold
   }
 
   let devices: [Device]
@@ -56,20 +57,22 @@ package final class ControlPlane: Sendable {
   /// What happens to the jobs of all devices.
   package let events: EventLog
 
-  /// Takes charge of disks whose names are different; their order is that of the texts.
-  package init(disks: [Disk], time: any TimeSource) {
+  /// Takes charge of disks whose names are different; their order is that of the texts. Each has what
+  /// holds its requests at the same place of `holds`.
+  package init(disks: [Disk], holds: [any GuestHold], time: any TimeSource) {
+    precondition(disks.count == holds.count, "a disk without a hold")
     let limit = SharedLimit(time: time)
     sharedLimit = limit
     let events = EventLog(time: time)
     let ids = JobIDs()
     self.events = events
-    devices = disks.map { disk in
+    devices = zip(disks, holds).map { disk, hold in
       let error = ErrorSentence()
       let jobs = StreamJobs(
         disk: disk, time: time, ids: ids, sharedLimit: limit, events: events,
         onFailure: { error.set($0.error ?? "\($0.device): the job failed") },
         onNote: { error.set($0) })
-      return Device(disk: disk, jobs: jobs, error: error)
+      return Device(disk: disk, jobs: jobs, error: error, hold: hold)
     }
   }
 
@@ -121,6 +124,9 @@ extension ControlPlane {
   }
 
   private func carryOut(_ command: ControlCommand, _ device: Device) throws(ControlError) {
+    // The guest's requests are no matter of the job, which goes on.
+    if command == .stop { return try device.hold.stop() }
+    if command == .cont { return device.hold.letGo() }
     do {
       switch command {
       case .stream(let request): try device.jobs.start(request)
@@ -130,6 +136,7 @@ extension ControlPlane {
       case .resume: try device.jobs.resume()
       case .finalize: try device.jobs.finalize()
       case .dismiss(let id): try device.jobs.dismiss(id: id)
+      case .stop, .cont: break
       case .snapshot(let path, let format, let mode):
         try StreamJobs.snapshot([(jobs: device.jobs, path: path)], format: format, mode: mode)
       }

@@ -55,12 +55,15 @@ package enum ChainFilesystem {
     }
     let failures = FailureLog(logger, times: SystemTimeSource())
     let disks = try open(configuration.devices, memory, failures)
-    let control = ControlPlane(disks: disks, time: SystemTimeSource())
+    let holds = disks.map {
+      DeviceHold(device: $0.name, requests: RequestHold()) { ending.isServedByRings }
+    }
+    let control = ControlPlane(disks: disks, holds: holds, time: SystemTimeSource())
     do {
       var options = sessionOptions(configuration)
       if case .kept = memory { options.starting = .atOnce }
       try serve(
-        configuration, point, options, disks, control, ending, logger, failures, ready)
+        configuration, point, options, disks, holds, control, ending, logger, failures, ready)
     } catch {
       control.close()
       // The first failure is what is told; a disk that does not close either is logged.
@@ -74,8 +77,8 @@ package enum ChainFilesystem {
 
   private static func serve(
     _ configuration: MountConfiguration, _ point: MountPoint, _ options: SessionOptions,
-    _ disks: [Disk], _ control: ControlPlane, _ ending: Ending, _ logger: Logger,
-    _ failures: FailureLog,
+    _ disks: [Disk], _ holds: [DeviceHold], _ control: ControlPlane, _ ending: Ending,
+    _ logger: Logger, _ failures: FailureLog,
     _ ready: () -> Void
   ) throws(MountFailure) {
     let times = SystemTimeSource()
@@ -85,7 +88,10 @@ package enum ChainFilesystem {
     if let user = configuration.userID { owner.userID = user }
     if let group = configuration.groupID { owner.groupID = group }
     let tree = InodeTree(
-      devices: disks.map { DeviceNode(disk: $0, owner: owner, times: times, failures: failures) })
+      devices: zip(disks, holds).map { disk, hold in
+        DeviceNode(
+          disk: disk, hold: hold.requests, owner: owner, times: times, failures: failures)
+      })
     let operations = TreeOperations(
       tree: tree, control: control, owner: owner, mounter: mounter,
       caching: configuration.caching == .none ? .direct : .cached,
@@ -166,6 +172,9 @@ private final class Ending: Sendable {
   }
 
   private let state = Monitor(State())
+
+  /// There is a session, and its requests come through io_uring.
+  var isServedByRings: Bool { state.withLock { $0.session }?.isServedByRings ?? false }
 
   func session(_ session: FuseSession?) {
     let isAsked = state.withLock { state in

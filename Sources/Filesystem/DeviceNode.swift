@@ -10,6 +10,8 @@ internal import Synchronization
 /// Those live as long as the mount.
 final class DeviceNode: Sendable {
   let disk: Disk
+  /// Where requests for its bytes wait.
+  let hold: RequestHold
   private let times: any TimeSource
   private let failures: FailureLog
   private let owned: Monitor<Owned>
@@ -24,8 +26,11 @@ final class DeviceNode: Sendable {
     var changed: FileTime
   }
 
-  init(disk: Disk, owner: FileOwner, times: any TimeSource, failures: FailureLog) {
+  init(
+    disk: Disk, hold: RequestHold, owner: FileOwner, times: any TimeSource, failures: FailureLog
+  ) {
     self.disk = disk
+    self.hold = hold
     self.times = times
     self.failures = failures
     let now = times.wallTime()

@@ -112,7 +112,7 @@ final class TreeOperations: Operations {
       case .directory, .views: reply.fail(EISDIR)
       case .device(let device):
         if device.disk.isReadOnly, flags.allowsWriting { return reply.fail(EROFS) }
-        reply.send(OpenDevice(device), caching: caching)
+        reply.send(HoldableFile(OpenDevice(device), device.hold), caching: caching)
       case .mountText(let file):
         let text = try OpenText { () throws(ControlError) in try control.text(of: file) }
         reply.send(text, caching: .direct)
@@ -166,9 +166,6 @@ final class TreeOperations: Operations {
 
   func statistics(of inode: InodeNumber, reply: consuming StatisticsReply) {
     // The space that matters is where the active image is; for the tree itself, the first one's.
-    let devices = tree.nodes.lazy.compactMap { node in
-      if case .device(let device) = node.content { device } else { nil }
-    }
     var asked = devices.first
     if let node = tree.node(inode), case .device(let device) = node.content { asked = device }
     if let (directory, _) = view(inode) { asked = directory.device }
@@ -192,5 +189,16 @@ final class TreeOperations: Operations {
     reply.succeed()
   }
 
-  func destroy() {}
+  func unmounting() {
+    for device in devices { device.hold.end() }
+  }
+
+  // Whoever lets requests go may still be at it.
+  func destroy() { unmounting() }
+
+  private var devices: [DeviceNode] {
+    tree.nodes.compactMap { node in
+      if case .device(let device) = node.content { device } else { nil }
+    }
+  }
 }

@@ -11,7 +11,7 @@
 // Threads. All calls come from the session's workers, several at once, also for one file. A call
 // may wait for a disk. It must not wait for another request: the workers are few, and the request
 // it waits for may be behind it. What has to wait for an event is parked (`ReadReply.park`,
-// `PollHandle`) or kept as its reply. Bytes that come with a call (`RawSpan`) are valid until it
+// `PollHandle`), held (`RequestHold`) or kept as its reply. Bytes that come with a call (`RawSpan`) are valid until it
 // returns, also when the reply lives on.
 
 /// The tree of a mounted file system. Every method has to be safe to call from several threads.
@@ -45,6 +45,10 @@ package protocol Operations: AnyObject, Sendable {
   /// Says whether the caller may do what access(2) asks (R_OK 4, W_OK 2, X_OK 1). Comes only
   /// without the option that lets the kernel judge by the permission bits.
   func checkAccess(_ mask: Int32, of inode: InodeNumber, reply: consuming StatusReply)
+
+  /// The mount is about to be taken away, while requests are still served: what was kept waiting here
+  /// has to go on, and nothing may be kept any more. Not called where the kernel cuts the connection.
+  func unmounting()
 
   /// The mount is over: the workers are gone, and every open file has been released. When this
   /// returns, no reply and no poll handle may be left anywhere.

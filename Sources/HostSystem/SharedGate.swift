@@ -42,13 +42,27 @@ internal import Glibc
   package func shared<Result: ~Copyable, Failure: Error>(
     _ body: () throws(Failure) -> Result
   ) throws(Failure) -> Result {
-    // In bounds: the index is taken modulo the count; the shard stays the thread's own until unlock.
-    let lock = unsafe shard(Int(chainfs_thread_index()) % Self.shardCount)
-    let status = unsafe pthread_rwlock_rdlock(lock)
-    precondition(status == 0, "a gate was entered twice by one thread")
-    // Alive: owned by this object; this thread holds it.
-    defer { unsafe pthread_rwlock_unlock(lock) }
+    enter()
+    defer { leave() }
     return try body()
+  }
+
+  /// Enters beside other shared ones, for a body that cannot be a closure. The same thread has to leave.
+  package func enter() {
+    // Alive: owned by this object; so below.
+    let status = unsafe pthread_rwlock_rdlock(ownShard)
+    precondition(status == 0, "a gate was entered twice by one thread")
+  }
+
+  /// Enters unless somebody is alone in the gate, or wants to be. False: the thread is not inside.
+  package func tryEnter() -> Bool {
+    unsafe pthread_rwlock_tryrdlock(ownShard) == 0
+  }
+
+  /// Leaves what this thread has entered.
+  package func leave() {
+    // Alive: owned by this object; this thread holds it.
+    unsafe pthread_rwlock_unlock(ownShard)
   }
 
   /// Runs `body` alone, once everybody who was inside has left.
@@ -79,6 +93,11 @@ internal import Glibc
     return try first.exclusive { () throws(Failure) -> Result in
       try exclusive(gates.dropFirst(), body)
     }
+  }
+
+  private var ownShard: UnsafeMutablePointer<pthread_rwlock_t> {
+    // In bounds: the index is taken modulo the count; it stays the thread's own.
+    unsafe shard(Int(chainfs_thread_index()) % Self.shardCount)
   }
 
   private func shard(_ index: Int) -> UnsafeMutablePointer<pthread_rwlock_t> {

@@ -52,6 +52,7 @@ struct ControlCommandTests {
       (.stream, "\n\n"), (.stream, "a\0b"), (.stream, "backing-file="), (.stream, "Base=a"),
       (.speed, ""), (.speed, "fast"), (.speed, "1 2"), (.speed, "limit=1"), (.speed, "-1"),
       (.cancel, "2"), (.cancel, "now"), (.cancel, "force=1"), (.pause, "0"), (.resume, "yes"),
+      (.stop, "0"), (.cont, "speed=1"),
       (.snapshot, ""), (.snapshot, "/a /b"), (.snapshot, "/a mode=x"), (.snapshot, "format=qcow2"),
       (.snapshot, "/a size=1"), (.stream, "auto-finalize=off"), (.stream, "auto-dismiss="),
       (.finalize, "job0"), (.finalize, "id=job0"), (.dismiss, "job0"), (.dismiss, "all=yes"),
@@ -69,6 +70,8 @@ struct ControlCommandTests {
     #expect(try command(.resume, text) == .resume)
     #expect(try command(.finalize, text) == .finalize)
     #expect(try command(.dismiss, text) == .dismiss(id: nil))
+    #expect(try command(.stop, text) == .stop)
+    #expect(try command(.cont, text) == .cont)
   }
 
   @Test("a dismissal may name its job")

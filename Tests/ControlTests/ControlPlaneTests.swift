@@ -11,7 +11,7 @@ import Testing
 ///     vda   base.qcow2 (64 MiB, 8 MiB of data) <- mid.qcow2 (4 MiB) <- top.qcow2
 ///     vdb   base.qcow2 <- other.qcow2
 func withPlane(
-  in place: TemporaryDirectory, isReadOnly: Bool = false,
+  in place: TemporaryDirectory, isReadOnly: Bool = false, hold: CountingHold = CountingHold(),
   _ body: (ControlPlane) throws -> Void
 ) throws {
   let disks = try ["vda=top.qcow2", "vdb=other.qcow2"].map { text in
@@ -20,7 +20,8 @@ func withPlane(
       DeviceConfiguration(
         name: parts[0], image: .qcow2(path: place.file(parts[1])), isReadOnly: isReadOnly))
   }
-  let plane = ControlPlane(disks: disks, time: SystemTimeSource())
+  let plane = ControlPlane(
+    disks: disks, holds: [hold, CountingHold()], time: SystemTimeSource())
   defer {
     plane.close()
     for disk in disks { try? disk.close() }
@@ -103,6 +104,31 @@ struct ControlPlaneTests {
       try plane.write(.stream, "base.qcow2")
       #expect(try plane.waitText().hasSuffix(" bytes/s: completed\n"))
       #expect(try plane.read(.chain).split(separator: "\n").count == 2)
+    }
+  }
+
+  @Test("stop and cont reach what holds the device, and leave its job and texts alone")
+  func holds() throws {
+    let place = try makeImages()
+    let hold = CountingHold()
+    try withPlane(in: place, hold: hold) { (plane: ControlPlane) throws in
+      try plane.write(.stream, "speed=1")
+      let texts = { () throws in [try plane.read(.status), try plane.read(.info)] }
+      let before = try texts()
+      try plane.write(.stop, "")
+      try plane.write(.stop, "1")
+      #expect(hold.calls == ["stop", "stop"])
+      #expect(try texts() == before)
+      try plane.write(.cont, "")
+      try plane.write(.stop, "", device: "vdb")
+      #expect(hold.calls == ["stop", "stop", "cont"])
+      hold.refusal = ControlError(kind: .unsupported, sentence: "vda: not here")
+      let error = #expect(throws: ControlError.self) { try plane.write(.stop, "") }
+      #expect(error?.kind == .unsupported)
+      #expect(try plane.read(.error) == "vda: not here\n")
+      #expect(throws: ControlError.self) { try plane.write(.cont, "now") }
+      #expect(hold.calls == ["stop", "stop", "cont"])
+      try plane.write(.cancel, "")
     }
   }
 

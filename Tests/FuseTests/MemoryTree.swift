@@ -7,7 +7,7 @@ import HostSystem
 final class MemoryTree: Operations {
   /// The files, by name; their numbers count from 2 in this order.
   enum Name: String, CaseIterable {
-    case bytes, waiting, dropped, failing, link
+    case bytes, waiting, dropped, failing, link, held, heldPages
 
     var inode: InodeNumber { InodeNumber(UInt64(Self.allCases.firstIndex(of: self)! + 2)) }
 
@@ -19,9 +19,14 @@ final class MemoryTree: Operations {
 
   let bytes = ByteFile()
   let waiting = WaitingFile()
+  /// What `held` has, under a hold; `heldPages` has the content of `bytes` under it.
+  let slow = SlowFile()
+  let hold: RequestHold
   let changes = Monitor<[AttributeChange]>([])
   let destroyed = Monitor(0)
   let forgotten = Monitor<UInt64>(0)
+
+  init(hold: RequestHold = RequestHold()) { self.hold = hold }
 
   private func attributes(_ inode: InodeNumber) -> FileAttributes? {
     if inode == .root {
@@ -30,7 +35,8 @@ final class MemoryTree: Operations {
     guard let name = Name(inode) else { return nil }
     let kind: FileKind = name == .link ? .symbolicLink : .regular
     var result = FileAttributes(inode: inode, kind: kind, permissions: 0o640)
-    if name == .bytes {
+    if name == .held { result.size = UInt64(SlowFile.size) }
+    if name == .bytes || name == .heldPages {
       result.size = UInt64(ByteFile.size)
       result.allocatedSectors = 7
       result.preferredSize = 65536
@@ -67,6 +73,8 @@ final class MemoryTree: Operations {
     switch Name(inode) {
     case .bytes: reply.send(bytes, caching: .cached)
     case .waiting: reply.send(waiting, caching: .direct, seeking: .refused)
+    case .heldPages: reply.send(HoldableFile(bytes, hold), caching: .cached)
+    case .held: reply.send(HoldableFile(slow, hold), caching: .direct)
     case .dropped: reply.send(DroppingFile(), caching: .direct)
     case .failing: reply.fail(EROFS)
     case .link, nil: reply.fail(ENOENT)
@@ -92,7 +100,10 @@ final class MemoryTree: Operations {
     reply.succeed()
   }
 
+  func unmounting() { hold.end() }
+
   func destroy() {
+    hold.end()
     waiting.end()
     destroyed.withLock { $0 += 1 }
   }

@@ -8,13 +8,16 @@ import Testing
 
 /// A real mount of a `MemoryTree` in a temporary directory, served by a thread.
 final class Mounted {
-  let tree = MemoryTree()
+  let tree: MemoryTree
   let path: String
   let session: FuseSession
   let outcome = Monitor<Result<Void, FuseError>?>(nil)
   private let worker: Worker
 
-  init(adjust: (inout SessionOptions) -> Void = { _ in }) throws {
+  init(
+    tree: MemoryTree = MemoryTree(), adjust: (inout SessionOptions) -> Void = { _ in }
+  ) throws {
+    self.tree = tree
     path = try Self.makeDirectory()
     var options = SessionOptions(source: "memory, \\ and more", threads: 4)
     adjust(&options)

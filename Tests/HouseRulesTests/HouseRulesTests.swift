@@ -143,8 +143,8 @@ import Testing
       contentsOfFile: "\(Program.project)/mount-helpers/mount.chainfs.8", encoding: .utf8
     ).replacing("\\-", with: "-")
     let verbs = [
-      "stream", "cancel", "speed", "pause", "resume", "snapshot", "plan", "status", "status.json",
-      "wait", "chain", "info", "error", "block", "events", "finalize", "dismiss",
+      "stream", "cancel", "speed", "pause", "resume", "snapshot", "stop", "cont", "plan", "status",
+      "status.json", "wait", "chain", "info", "error", "block", "events", "finalize", "dismiss",
     ]
     let commands = Chainfs.configuration.subcommands.compactMap { $0._commandName }
     #expect(commands.count > 10)

@@ -11,8 +11,12 @@ extension MountTests {
   @Suite("Abuse of control files", .serialized, .timeLimit(.minutes(10)))
   struct AbuseTests {
     static let verbs = [
-      "stream", "cancel", "speed", "pause", "resume", "snapshot", "../snapshot", "../speed",
+      "stream", "cancel", "speed", "pause", "resume", "snapshot", "stop", "cont", "finalize",
+      "dismiss", "../snapshot", "../speed",
     ]
+    static let settle = """
+      echo > mnt/.jobs/vda/cancel || true; echo > mnt/.jobs/vda/cont; sha256sum < mnt/vda | cmp - sum
+      """
     static let writers = 8
     static let writes =
       ProcessInfo.processInfo.environment["CHAINFS_ABUSE_WRITES"].flatMap { Int($0) } ?? 2000
@@ -103,10 +107,10 @@ extension MountTests {
       let process = try box.run("chainfs status --pid mnt")
       // The caches of the C library and the threads of the session are there after this.
       _ = throwGarbage(box, seed: seed, writesOfEach: Self.writes / 2)
-      try box.run("echo > mnt/.jobs/vda/cancel || true; sha256sum < mnt/vda | cmp - sum")
+      try box.run(Self.settle)
       let before = try Footprint(of: process)
       let (written, taken) = throwGarbage(box, seed: seed &+ 100, writesOfEach: Self.writes)
-      try box.run("echo > mnt/.jobs/vda/cancel || true; sha256sum < mnt/vda | cmp - sum")
+      try box.run(Self.settle)
       let after = try Footprint(of: process)
       print("garbage: \(written) writes, \(taken) taken, \(before) -> \(after)")
       #expect(written >= (Self.writes / Self.writers) * Self.writers * Self.verbs.count)

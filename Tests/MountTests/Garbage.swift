@@ -13,6 +13,8 @@ struct Garbage {
     "cancel": ["", "1"],
     "pause": ["", "1", " 1 "],
     "resume": ["", "1"],
+    "stop": ["", "1"],
+    "cont": ["", "1"],
     "speed": ["0", "1", "200M", "9223372036854775807", "8796093022207M", "1G"],
     "snapshot": ["top", "new format=qcow2", "new mode=existing", "new mode=absolute-paths"],
     "../snapshot": ["vda=top", "vda=new format=qcow2", "vda=new vdb=new", "mode=existing vda=new"],

@@ -99,6 +99,17 @@ extension MountTests {
       }
     }
 
+    @Test("a device cannot be stopped, and goes on")
+    func stop() throws {
+      let (offer, box) = try mounted()
+      try withExtendedLifetime(offer) {
+        let refused = try box.tryRun("echo > mnt/.jobs/vda/stop")
+        #expect(refused.status == 1 && refused.errorOutput.contains("not supported"))
+        #expect(try box.run("cat mnt/.jobs/vda/error").contains("mount without io_uring"))
+        try box.run("cat mnt/vda > /dev/null; echo > mnt/.jobs/vda/cont; chainfs unmount mnt")
+      }
+    }
+
     @Test("where the kernel does not offer rings, the same program serves by the device")
     func withoutOffer() throws {
       let (offer, box) = try mounted(false)

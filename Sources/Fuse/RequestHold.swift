@@ -26,6 +26,11 @@ internal import Synchronization
 // a mount that nobody waits for (SessionContext), and of those that somebody does, one write for a file
 // at a time: 65 MiB. Should another kernel send more, what goes beyond the limit fails with EAGAIN, having
 // done nothing: better than memory without end, or a thread that waits with the bytes in its hands.
+//
+// Given up: where the daemon's memory is limited (ServingMemory), these copies are none of what is held
+// ready, so a stop in the middle of heavy writing may need memory when there is none.
+//
+// Lock: this gate is outside of all others; a request enters a disk's own inside of it.
 
 /// A stop of requests, and those that wait for its end.
 package final class RequestHold: Sendable {

@@ -47,8 +47,11 @@ final class HeldSnapshot: Sendable {
     if known.image === keeper.use.image, known.changes == known.image.snapshotChanges {
       return known.layer
     }
-    guard let found = try Self.find(number, of: keeper) else {
-      preconditionFailure("an image lost an internal snapshot while it was open")
+    // Only another program can have done that, to an image without locks.
+    guard let found = try Self.find(number, of: keeper), found.layer.image.virtualSize >= size
+    else {
+      throw .image(
+        .corrupt(path: keeper.path, reason: "an internal snapshot was changed while it was open"))
     }
     self.known.withLock { $0 = found }
     return found.layer

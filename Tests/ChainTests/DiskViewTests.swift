@@ -248,6 +248,28 @@ struct DiskViewTests {
     try disk.close()
   }
 
+  @Test("a snapshot that another program took away is an error of its view, and of nothing else")
+  func takenAway() throws {
+    let chain = try SnapshottedChain(.init(options: "cluster_size=64k"))
+    var configuration = DeviceConfiguration(
+      name: "vda", image: .qcow2(path: chain.bench.path("top")), locking: .none)
+    configuration.isGrowable = true
+    let disk = try Disk.open(configuration)
+    let view = try disk.openView(named: "0-top@two")
+    let file = try #require(FileHandle(forUpdatingAtPath: chain.bench.path("top")))
+    try file.seek(toOffset: 60)
+    try file.write(contentsOf: [0, 0, 0, 0])
+    try file.close()
+    #expect(firstDifference(try view.allBytes(), chain.snapshots[1]) == nil)
+    try disk.grow(to: 4 << 20)
+    #expect(throws: ChainError.self) { try view.allBytes() }
+    #expect(try disk.allViews().map(\.name) == ["0-top", "1-mid", "2-base"])
+    #expect(
+      firstDifference(try disk.bytes(at: 0, count: SnapshottedChain.size), chain.active) == nil)
+    view.close()
+    try disk.close()
+  }
+
   @Test("a view that is opened while the fill runs reads what QEMU read before")
   func openedInFill() throws {
     let chain = try SnapshottedChain(.init(options: "cluster_size=4k"))

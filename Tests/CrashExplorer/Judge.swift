@@ -137,6 +137,9 @@ struct Judge {
     if jobs.current?.autoFinalize == false {
       let isPending = Monitor(false)
       watch.onPending { isPending.change { $0 = true } }
+      // One that ends instead must not be waited for.
+      let other = jobs.onEnd { _ in isPending.change { $0 = true } }
+      defer { other.cancel() }
       time.open(nil)
       isPending.wait(while: { !$0 })
       guard try disk.layers().map(\.path) == expectation.oldChain else {

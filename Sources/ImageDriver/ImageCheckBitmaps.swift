@@ -14,6 +14,14 @@ extension CheckRun {
     guard reference(place.offset, UInt64(place.byteCount)) else {
       return report.addBrokenBitmaps("there is no directory")
     }
+    // A writer gives bitmaps up whose tables it cannot read whole, and then their clusters are leaked.
+    let size = try onStorage { () throws(StorageError) in try storage.size() }
+    func isCut(_ offset: UInt64, _ byteCount: UInt64) -> Bool {
+      offset > size || byteCount > size - offset
+    }
+    if isCut(place.offset, UInt64(place.byteCount)) {
+      return report.addBrokenBitmaps("the directory ends behind the file")
+    }
     let directory = try readBytes(place.byteCount, at: place.offset)
     let bitmaps: [BitmapEntry]
     do {
@@ -22,6 +30,9 @@ extension CheckRun {
         directory.span.bytes, count: place.count, in: geometry)
     } catch { return addBrokenBitmaps(error) }
     for bitmap in bitmaps where reference(bitmap.tableOffset, UInt64(bitmap.tableSize) * 8) {
+      if isCut(bitmap.tableOffset, UInt64(bitmap.tableSize) * 8) {
+        report.addBrokenBitmaps("the table of \(bitmap.name) ends behind the file")
+      }
       for raw in try readEntries(bitmap.tableSize, at: bitmap.tableOffset) where raw != 0 {
         do throws(FormatError) {
           let host = try BitmapTableEntry(rawValue: raw).cluster(in: geometry)

@@ -23,6 +23,13 @@ package struct OwnedDescriptor: ~Copyable, Sendable {
     }
   }
 
+  /// Hands the descriptor over to code that knows it by its number and closes it.
+  package consuming func release() -> Int32 {
+    let number = raw
+    discard self
+    return number
+  }
+
   deinit {
     // Forgotten: whoever cares about the outcome has called close().
     _ = Glibc.close(raw)

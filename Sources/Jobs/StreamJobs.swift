@@ -124,12 +124,14 @@ extension StreamJobs {
 // MARK: - Steering
 
 extension StreamJobs {
+  // Whoever knows jobs by their ids gives the id, so that no later job is meant by mistake.
+
   /// Cancels the job, whatever it is doing; when this returns, the job is over.
-  package func cancel() throws(JobError) { try running().cancel() }
+  package func cancel(id: String? = nil) throws(JobError) { try running(id).cancel() }
 
   /// Lets a pending job write its header. When this returns the job is completed, or something turned
   /// out to be missing, which is copied first. Throws what made the job fail, too.
-  package func finalize() throws(JobError) { try running().finalize() }
+  package func finalize(id: String? = nil) throws(JobError) { try running(id).finalize() }
 
   /// Lets the concluded job with an id go, or all of this disk's.
   package func dismiss(id: String? = nil) throws(JobError) {
@@ -155,22 +157,22 @@ extension StreamJobs {
   }
 
   /// Holds the job; one that is held already stays so.
-  package func pause() throws(JobError) {
-    let job = try running()
+  package func pause(id: String? = nil) throws(JobError) {
+    let job = try running(id)
     var isPending = false
     keep { () throws(RecordError) in isPending = try !job.pause() }
     if isPending { throw .pending(device: disk.name) }
   }
 
   /// Lets the job go on, also after it stopped on an error.
-  package func resume() throws(JobError) {
-    let job = try running()
+  package func resume(id: String? = nil) throws(JobError) {
+    let job = try running(id)
     keep { () throws(RecordError) in try job.resume() }
   }
 
   /// Sets the limit of the running job in bytes a second, 0 for none.
-  package func setSpeed(_ limit: UInt64) throws(JobError) {
-    let job = try running()
+  package func setSpeed(_ limit: UInt64, id: String? = nil) throws(JobError) {
+    let job = try running(id)
     keep { () throws(RecordError) in try job.setSpeed(limit) }
   }
 
@@ -202,9 +204,9 @@ extension StreamJobs {
     for action in waiting { action(current ?? last) }
   }
 
-  private func running() throws(JobError) -> StreamJob {
+  private func running(_ id: String?) throws(JobError) -> StreamJob {
     let (job, isClosed) = state.withLock { ($0.current, $0.isClosed) }
-    if let job { return job }
+    if let job, id == nil || id == job.setting.id { return job }
     throw isClosed ? .closing(device: disk.name) : .noJob(device: disk.name)
   }
 

@@ -88,11 +88,18 @@ struct StreamJobsTests {
   func busy() throws {
     let bench = try ChainBench()
     try bench.open { disk, jobs, _ in
-      for verb in [jobs.cancel, jobs.pause, jobs.resume, { try jobs.setSpeed(1) }] {
+      let verbs: [() throws -> Void] = [
+        { try jobs.cancel() }, { try jobs.pause() }, { try jobs.resume() },
+        { try jobs.setSpeed(1) },
+      ]
+      for verb in verbs {
         let error = #expect(throws: JobError.self) { try verb() }
         #expect(error?.kind == .notFound)
       }
       try jobs.start(StreamRequest(speed: 1))
+      // Whoever means another job does not reach this one.
+      let stranger = #expect(throws: JobError.self) { try jobs.cancel(id: "other") }
+      #expect(stranger?.kind == .notFound && jobs.current?.state == .running)
       let error = #expect(throws: JobError.self) { try jobs.start(StreamRequest()) }
       #expect(error?.kind == .busy)
       let other = #expect(throws: JobError.self) {

@@ -7,15 +7,18 @@ package struct ControlError: Error, Sendable, Equatable, CustomStringConvertible
   package var kind: FailureKind
   /// What stands in the `error` file: lower case, names the thing and the fix, no newline.
   package var sentence: String
+  /// The rule that refused it, where another face has words of its own for that.
+  package var rule: ControlRule?
 
-  /// A refusal with both its parts.
-  package init(kind: FailureKind, sentence: String) {
+  /// A refusal with its parts.
+  package init(kind: FailureKind, sentence: String, rule: ControlRule? = nil) {
     self.kind = kind
     self.sentence = sentence
+    self.rule = rule
   }
 
   init(_ error: JobError) {
-    self.init(kind: error.kind, sentence: error.description)
+    self.init(kind: error.kind, sentence: error.description, rule: ControlRule(error))
   }
 
   static func invalid(_ sentence: String) -> ControlError {

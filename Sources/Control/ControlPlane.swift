@@ -4,7 +4,7 @@ internal import Jobs
 
 // The one place where commands become jobs and jobs become text.
 //
-// Control files, and later HMP and QMP, are faces of it, so that a rule is written once. It knows
+// Control files, HMP and QMP are faces of it, so that a rule is written once. It knows
 // devices by their names; what a file is called and which number an errno has is Filesystem's.
 //
 // `error` holds the last refusal of the device or the failure of its last job. Every command that is
@@ -54,6 +54,7 @@ package final class ControlPlane: Sendable {
 
   let devices: [Device]
   let sharedLimit: SharedLimit
+  let nodeNames = NodeNames()
   /// What happens to the jobs of all devices.
   package let events: EventLog
 
@@ -114,10 +115,15 @@ extension ControlPlane {
     _ verb: ControlVerb, device name: String, bytes: [UInt8]
   ) throws(ControlError) {
     let device = try device(name)
-    device.error.set(nil)
-    do {
+    try telling(device) { () throws(ControlError) in
       try carryOut(ControlCommand(verb, bytes: bytes), device)
-    } catch {
+    }
+  }
+
+  /// Runs a command; what refuses it stands in the device's `error` file then.
+  func telling(_ device: Device, _ body: () throws(ControlError) -> Void) throws(ControlError) {
+    device.error.set(nil)
+    do { try body() } catch {
       device.error.set(error.sentence)
       throw error
     }
@@ -151,7 +157,7 @@ extension ControlPlane {
   package func text(of file: MountFile) throws(ControlError) -> String {
     switch file {
     case .status: return StatusText.all(devices.flatMap(\.jobs.listed))
-    case .statusJSON: return StatusJSON.all(devices.flatMap(\.jobs.listed))
+    case .statusJSON: return blockJobs.line + "\n"
     case .block:
       var parts: [String] = []
       for device in devices { parts.append(try info(device)) }
@@ -189,14 +195,14 @@ extension ControlPlane {
     return JobWait(jobs.onEnd { action(StatusText.ending($0)) })
   }
 
-  private func info(_ device: Device) throws(ControlError) -> String {
+  func info(_ device: Device) throws(ControlError) -> String {
     BlockText.info(
       device: device.disk.name, layers: try layers(device), isReadOnly: device.disk.isReadOnly,
       detectZeroes: device.disk.configuration.detectZeroes,
       ioStatus: device.jobs.current?.ioStatus ?? .ok)
   }
 
-  private func layers(_ device: Device) throws(ControlError) -> [LayerDescription] {
+  func layers(_ device: Device) throws(ControlError) -> [LayerDescription] {
     do { return try device.disk.layers() } catch {
       throw ControlError(kind: error.kind, sentence: error.description)
     }

@@ -61,6 +61,11 @@ package final class EventLog: Sendable {
 
   func hasEvent(from place: UInt64) -> Bool { state.withLock { $0.count > place } }
 
+  /// Events from this place on are not kept any more.
+  func hasLost(from place: UInt64) -> Bool {
+    state.withLock { $0.count - UInt64($0.lines.count) > place }
+  }
+
   func cancel(_ number: UInt64) {
     // The closure leaves the lock before it is released.
     _ = state.withLock { $0.actions.removeValue(forKey: number) }

@@ -26,6 +26,9 @@ package final class EventSubscription: Sendable {
   /// There is a next event.
   package var hasNext: Bool { log.hasEvent(from: place.withLock { $0 }) }
 
+  /// The next event came so long ago that the log does not have it any more.
+  package var hasLost: Bool { log.hasLost(from: place.withLock { $0 }) }
+
   /// The action is not called any more, unless it is being called just now.
   package func cancel() { log.cancel(number) }
 }

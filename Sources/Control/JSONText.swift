@@ -6,6 +6,8 @@ package indirect enum JSONText: Sendable, Equatable {
   case null
   case bool(Bool)
   case number(UInt64)
+  /// A number as somebody else wrote it.
+  case numeral(String)
   case string(String)
   case array([JSONText])
   case object([Member])
@@ -36,6 +38,7 @@ package indirect enum JSONText: Sendable, Equatable {
     case .null: text += "null"
     case .bool(let value): text += value ? "true" : "false"
     case .number(let value): text += String(value)
+    case .numeral(let value): text += value
     case .string(let value): Self.quote(value, into: &text)
     case .array(let values):
       text += "["

@@ -24,8 +24,30 @@ enum StatusJSON {
   }
 
   /// The array that query-block-jobs returns.
-  static func all(_ jobs: [JobStatus]) -> String {
-    JSONText.array(StatusText.newestFirst(jobs).map { .object(entry($0)) }).line + "\n"
+  static func all(_ jobs: [JobStatus]) -> JSONText {
+    .array(
+      StatusText.newestFirst(jobs).map { .object(entry($0) + ending($0)) })
+  }
+
+  /// The array that query-jobs returns.
+  static func allBrief(_ jobs: [JobStatus]) -> JSONText {
+    .array(
+      StatusText.newestFirst(jobs).map { job in
+        var members: [JSONText.Member] = [
+          .init("id", .string(job.id)), .init("type", .string("stream")),
+          .init("status", .string(job.stage.rawValue)),
+          .init("current-progress", .number(job.offset)),
+          .init("total-progress", .number(job.length)),
+        ]
+        if let error = job.error { members.append(.init("error", .string(error))) }
+        return .object(members + ending(job))
+      })
+  }
+
+  /// QEMU tells a cancel as an error too.
+  private static func ending(_ job: JobStatus) -> [JSONText.Member] {
+    guard job.state == .cancelled, job.error == nil else { return [] }
+    return [.init("error", .string("Operation canceled"))]
   }
 
   /// The `status.json` file of one device.

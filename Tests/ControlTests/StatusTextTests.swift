@@ -82,11 +82,11 @@ struct StatusTextTests {
     let text = StatusText.device(current: status, last: nil)
     #expect(text.hasPrefix("Streaming device job0: Completed "))
     #expect(text.contains(" bytes/s\nstate: pending\nid: job0\nprogress: "))
-    let json = StatusJSON.all([status])
+    let json = StatusJSON.all([status]).line
     #expect(json.hasPrefix("[{\"type\": \"stream\", \"device\": \"job0\", "))
     #expect(
       json.hasSuffix(
-        "\"status\": \"pending\", \"auto-finalize\": false, \"auto-dismiss\": true}]\n"))
+        "\"status\": \"pending\", \"auto-finalize\": false, \"auto-dismiss\": true}]"))
   }
 
   @Test("wait tells the line and the end of the job")
@@ -125,12 +125,12 @@ struct StatusTextTests {
   @Test("the global JSON is what query-block-jobs returns")
   func json() {
     #expect(
-      StatusJSON.all([job(.paused)])
+      StatusJSON.all([job(.paused)]).line
         == "[{\"type\": \"stream\", \"device\": \"vda\", \"len\": 21474836480, "
         + "\"offset\": 679477248, \"busy\": true, \"paused\": true, \"speed\": 209715200, "
         + "\"io-status\": \"ok\", \"ready\": false, \"status\": \"paused\", "
-        + "\"auto-finalize\": true, \"auto-dismiss\": true}]\n")
-    #expect(StatusJSON.all([]) == "[]\n")
+        + "\"auto-finalize\": true, \"auto-dismiss\": true}]")
+    #expect(StatusJSON.all([]).line == "[]")
   }
 
   @Test("a device's JSON has the job and the last result, whatever their texts hold")

@@ -1,0 +1,158 @@
+internal import Chain
+internal import HostSystem
+internal import Jobs
+
+// Streams and snapshots as QMP and HMP ask for them: layers may be named by their nodes, and QEMU's
+// order of looking at the arguments decides what is told of several faults.
+
+extension ControlPlane {
+  /// A layer with the device that it belongs to.
+  struct Place {
+    var device: Device
+    var layer: LayerDescription
+    /// It was named as a device, not as a node.
+    var isDevice: Bool
+  }
+
+  /// Starts a stream; a refusal changes nothing but the device's `error` file.
+  package func stream(_ order: StreamOrder) throws(ControlError) {
+    try order.checkNames()
+    let place = try active(device: order.device, node: order.device)
+    try telling(place.device) { () throws(ControlError) in
+      var request = StreamRequest(
+        base: try base(of: order, place), onError: order.policy, backingFile: order.backingFile,
+        autoFinalize: order.autoFinalize, autoDismiss: order.autoDismiss)
+      if request.base == nil, request.backingFile != nil {
+        throw ControlError(.backingFileWithoutBase(device: place.device.disk.name))
+      }
+      if order.speed < 0 { throw .negativeSpeed(order.speed) }
+      request.speed = UInt64(order.speed)
+      // A node lends a job no name.
+      request.id = order.jobID ?? (place.isDevice ? nil : "")
+      do throws(JobError) { try place.device.jobs.start(request) } catch {
+        throw ControlError(error)
+      }
+    }
+  }
+
+  /// Takes a snapshot; a refusal changes nothing but the device's `error` file.
+  package func snapshot(_ order: SnapshotOrder) throws(ControlError) {
+    let place = try active(device: order.device, node: order.node)
+    let device = place.device
+    try telling(device) { () throws(ControlError) in
+      try checkNewNode(of: order)
+      if order.format != "qcow2" {
+        throw ControlError(
+          kind: .unsupported,
+          sentence: "\(device.disk.name): an overlay is qcow2, it cannot be \(order.format)",
+          rule: .badFormat(order.format))
+      }
+      do throws(JobError) {
+        try device.jobs.whileIdle { () throws(ChainError) in
+          try device.disk.snapshot(
+            path: order.file, format: order.format,
+            mode: order.mode == .existing ? .existing : .absolutePaths)
+          // No other snapshot comes between.
+          if let name = order.newNode, let top = try device.disk.layers().first {
+            nodeNames.set(name, of: top.id, device: device.disk.name)
+          }
+        }
+      } catch { throw ControlError(error) }
+    }
+  }
+
+  private func checkNewNode(of order: SnapshotOrder) throws(ControlError) {
+    guard let name = order.newNode else {
+      if order.device != nil { return }
+      throw ControlError(
+        kind: .invalid, sentence: "name the new node too, with snapshot-node-name",
+        rule: .nodeNameMissing)
+    }
+    guard NodeNames.isWellFormed(name) else {
+      throw ControlError(
+        kind: .invalid, sentence: "no node can be called \(name)", rule: .badNodeName(name))
+    }
+    if try find(name) != nil {
+      throw ControlError(
+        kind: .exists, sentence: "a device or a node is called \(name) already",
+        rule: .nodeNameInUse(name))
+    }
+  }
+
+  /// The path of the layer that an order keeps, nil for none.
+  private func base(of order: StreamOrder, _ place: Place) throws(ControlError) -> String? {
+    let disk = place.device.disk
+    let layers = try layers(place.device)
+    if let name = order.base {
+      do throws(ChainError) {
+        let id = try disk.findLayer(named: name)
+        return layers.first { $0.id == id }?.path
+      } catch {
+        var refusal = ControlError(.chain(error, device: disk.name))
+        if case .noSuchLayer = error { refusal.rule = .noSuchLayer(name) }
+        throw refusal
+      }
+    }
+    if let name = order.baseNode {
+      let base = try node(name)
+      guard base.device.disk.name == disk.name, base.layer.index > 0 else {
+        throw ControlError(
+          kind: .notFound, sentence: "\(disk.name): \(name) is not below the active image",
+          rule: .notBelow(node: name, device: order.device))
+      }
+      return base.layer.path
+    }
+    if let name = order.bottom {
+      let bottom = try node(name)
+      guard bottom.device.disk.name == disk.name else {
+        throw ControlError(
+          kind: .notFound, sentence: "\(disk.name): \(name) is a layer of another device",
+          rule: .notInChain(node: name, device: order.device))
+      }
+      let next = bottom.layer.index + 1
+      return next < layers.count ? layers[next].path : nil
+    }
+    return nil
+  }
+
+  private func node(_ name: String) throws(ControlError) -> Place {
+    if let place = try find(name) { return place }
+    throw noDevice("", node: name)
+  }
+
+  /// The active image of what is named, by either name.
+  private func active(device: String?, node: String?) throws(ControlError) -> Place {
+    var found: Place?
+    if let device { found = try find(device) }
+    if found == nil, let node { found = try find(node) }
+    guard let place = found else { throw noDevice(device ?? "", node: node ?? "") }
+    guard place.layer.index == 0 else {
+      throw ControlError(
+        kind: .unsupported,
+        sentence: "\(place.device.disk.name): only the active image can be written, not a layer "
+          + "below it; name the device")
+    }
+    return place
+  }
+
+  private func noDevice(_ device: String, node: String) -> ControlError {
+    ControlError(
+      kind: .notFound, sentence: "no device or node is called \(device.isEmpty ? node : device)",
+      rule: .noDevice(device, node: node))
+  }
+
+  /// What a name means: the active image of a device, or the layer that a node is.
+  private func find(_ name: String) throws(ControlError) -> Place? {
+    for device in devices where device.disk.name == name {
+      guard let top = try layers(device).first else { continue }
+      return Place(device: device, layer: top, isDevice: true)
+    }
+    for device in devices {
+      for layer in try layers(device)
+      where nodeNames.name(of: layer.id, device: device.disk.name) == name {
+        return Place(device: device, layer: layer, isDevice: false)
+      }
+    }
+    return nil
+  }
+}

@@ -1,0 +1,61 @@
+internal import Jobs
+
+/// A rule that refused a command.
+///
+/// Control files tell it in the sentence of the ``ControlError``; QMP has QEMU's words for it, which
+/// scripts compare.
+package enum ControlRule: Sendable, Equatable {
+  /// There is no device and no node of these names; one that was not given is empty.
+  case noDevice(String, node: String)
+  /// No layer below the active image goes by this name.
+  case noSuchLayer(String)
+  /// The node is no layer below the active image of the device.
+  case notBelow(node: String, device: String)
+  /// The node is no layer of the device.
+  case notInChain(node: String, device: String)
+  /// Two arguments exclude each other.
+  case exclusive(String, String)
+  /// The whole chain goes, so that a string for the header names nothing.
+  case backingFileWithoutBase
+  /// No job may have this id.
+  case badJobID(String)
+  /// Another job has the id.
+  case jobIDInUse(String)
+  /// The device has a job.
+  case busy(device: String)
+  /// The device is read-only.
+  case readOnly(device: String)
+  /// A speed is below zero.
+  case negativeSpeed
+  /// No job has this id.
+  case noJob(String)
+  /// A job does not take the verb in the state that it is in.
+  case verb(String, job: String, state: String)
+  /// The job is held already.
+  case alreadyPaused
+  /// The job is not held.
+  case notPaused
+  /// The job is held, and only a forced cancel ends it then.
+  case cancelWhilePaused(String)
+  /// No node may have this name.
+  case badNodeName(String)
+  /// A node or a device has the name.
+  case nodeNameInUse(String)
+  /// Who names a node instead of a device has to name the new one too.
+  case nodeNameMissing
+  /// No overlay can be made in this format.
+  case badFormat(String)
+
+  init?(_ error: JobError) {
+    switch error {
+    case .busy(let device): self = .busy(device: device)
+    case .badID(let id, _): self = .badJobID(id)
+    case .idInUse(let id, _): self = .jobIDInUse(id)
+    case .readOnly(let device): self = .readOnly(device: device)
+    case .backingFileWithoutBase: self = .backingFileWithoutBase
+    case .noJob, .undismissed, .notPending, .pending, .notConcluded, .noneConcluded, .closing,
+      .failed, .noSpace, .chain, .record, .thread:
+      return nil
+    }
+  }
+}

@@ -30,6 +30,9 @@ let settings = [.strictMemorySafety()] + testSettings + coverage
 let argumentParser = Target.Dependency.product(
   name: "ArgumentParser", package: "swift-argument-parser")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let eventLoops: [Target.Dependency] = [
+  .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+]
 let filePaths = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
 
 struct Layer {
@@ -64,6 +67,7 @@ let layers = [
   Layer(
     name: "Filesystem", imports: ["Control", "Chain", "Fuse", "HostSystem"],
     libraries: [logging], hasTests: false),
+  Layer(name: "QMP", imports: ["Control", "HostSystem"], libraries: eventLoops),
 ]
 
 // Tests of the whole: the program is built before them and run by them.
@@ -80,8 +84,8 @@ let systemTargets: [Target] = [
 let program: Target = .executableTarget(
   name: "chainfs",
   dependencies: [
-    "Filesystem", "Control", "Chain", "ImageDriver", "Encryption", "BlockIO", "Fuse", "HostSystem",
-    "CHost", argumentParser, logging, filePaths,
+    "QMP", "Filesystem", "Control", "Chain", "ImageDriver", "Encryption", "BlockIO", "Fuse",
+    "HostSystem", "CHost", argumentParser, logging, filePaths,
   ],
   swiftSettings: settings)
 
@@ -123,8 +127,8 @@ let suiteTargets: [Target] = suites.map { suite in
 }
 
 let fuzzImports: [Target.Dependency] = [
-  "Control", "Jobs", "Chain", "ImageDriver", "Encryption", "BlockIO", "Qcow2Format", "HostSystem",
-  "TestSupport",
+  "QMP", "Control", "Jobs", "Chain", "ImageDriver", "Encryption", "BlockIO", "Qcow2Format",
+  "HostSystem", "TestSupport",
 ]
 
 /// Hostile bytes for all parsers: replayed by the tests, made up by the fuzzer.
@@ -148,6 +152,7 @@ let package = Package(
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
   ],
   targets: systemTargets + layers.map(\.target)

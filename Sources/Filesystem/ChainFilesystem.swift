@@ -18,6 +18,11 @@ internal import Logging
 package struct MountFailure: Error, CustomStringConvertible, Sendable {
   /// A sentence that names the thing.
   package let description: String
+
+  /// A failure that a sentence tells.
+  package init(_ description: String) {
+    self.description = description
+  }
 }
 
 /// A mounted set of disks.
@@ -36,22 +41,26 @@ package enum ChainFilesystem {
 
   /// Mounts, calls `ready`, and serves until the mount is unmounted or a signal ends it.
   ///
-  /// `memory` is what `prepare` gave. No other thread may be active yet. Returns once everything is on disk
+  /// `memory` is what `prepare` gave, `service` is started and stopped with the mount. No other thread may be active yet. Returns once everything is on disk
   /// and the images are released; throws if something could not be opened, mounted or made durable.
   package static func mount(
-    _ configuration: MountConfiguration, memory: ServingMemory, ready: () -> Void
+    _ configuration: MountConfiguration, memory: ServingMemory, service: (any MountService)? = nil,
+    ready: () -> Void
   ) throws(MountFailure) {
+    // A mount that fails early has to stop it too; `serve` does so before the disks are closed.
+    var hasServed = false
+    defer { if !hasServed { service?.stop() } }
     let logger = Logger(label: "chainfs")
     tell(memory, logger)
     let ending = Ending()
     let signals: SignalWatch
     do { signals = try SignalWatch { _ in ending.requestUnmount() } } catch {
-      throw MountFailure(description: "\(error)")
+      throw MountFailure("\(error)")
     }
     defer { signals.stop() }
     let point: MountPoint
     do { point = try MountPoint(checking: configuration.mountpoint) } catch {
-      throw MountFailure(description: "\(error)")
+      throw MountFailure("\(error)")
     }
     let failures = FailureLog(logger, times: SystemTimeSource())
     let disks = try open(configuration.devices, memory, failures)
@@ -62,8 +71,15 @@ package enum ChainFilesystem {
     do {
       var options = sessionOptions(configuration)
       if case .kept = memory { options.starting = .atOnce }
+      hasServed = true
+      // Who gives commands goes before what they act on.
+      defer { service?.stop() }
       try serve(
-        configuration, point, options, disks, holds, control, ending, logger, failures, ready)
+        configuration, point, options, disks, holds, control, ending, logger, failures
+      ) { () throws(MountFailure) in
+        try service?.start(control, unmount: { ending.requestUnmount() })
+        ready()
+      }
     } catch {
       control.close()
       // The first failure is what is told; a disk that does not close either is logged.
@@ -72,14 +88,13 @@ package enum ChainFilesystem {
     }
     control.close()
     let unsaved = close(disks)
-    if !unsaved.isEmpty { throw MountFailure(description: unsaved.joined(separator: "; ")) }
+    if !unsaved.isEmpty { throw MountFailure(unsaved.joined(separator: "; ")) }
   }
 
   private static func serve(
     _ configuration: MountConfiguration, _ point: MountPoint, _ options: SessionOptions,
     _ disks: [Disk], _ holds: [DeviceHold], _ control: ControlPlane, _ ending: Ending,
-    _ logger: Logger, _ failures: FailureLog,
-    _ ready: () -> Void
+    _ logger: Logger, _ failures: FailureLog, _ ready: () throws(MountFailure) -> Void
   ) throws(MountFailure) {
     let times = SystemTimeSource()
     let mounter = FileOwner(
@@ -91,7 +106,7 @@ package enum ChainFilesystem {
       devices: zip(disks, holds).map { disk, hold in
         DeviceNode(
           disk: disk, hold: hold.requests, owner: owner, times: times, failures: failures)
-      })
+      }, socketPath: configuration.socketPath)
     let operations = TreeOperations(
       tree: tree, control: control, owner: owner, mounter: mounter,
       caching: configuration.caching == .none ? .direct : .cached,
@@ -103,9 +118,11 @@ package enum ChainFilesystem {
       if configuration.resumesJobs {
         for sentence in control.resumeJobs() { logger.warning("\(sentence)") }
       }
-      ready()
+      try ready()
       try session.run()
-    } catch { throw MountFailure(description: "\(error)") }
+    } catch let failure as MountFailure {
+      throw failure
+    } catch { throw MountFailure("\(error)") }
   }
 
   private static func sessionOptions(_ configuration: MountConfiguration) -> SessionOptions {
@@ -148,7 +165,7 @@ package enum ChainFilesystem {
       } catch {
         let sentence = "\(device.name): \(error.description)"
         _ = close(disks)
-        throw MountFailure(description: sentence)
+        throw MountFailure(sentence)
       }
     }
     return disks

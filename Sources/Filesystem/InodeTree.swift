@@ -26,6 +26,8 @@ enum NodeContent: Sendable {
   case views(ViewDirectory)
   /// What happens to all jobs, as it happens.
   case events
+  /// A symbolic link with its text.
+  case link(String)
 }
 
 /// One file or directory.
@@ -41,8 +43,8 @@ struct InodeTree: Sendable {
   /// The views of each device, in the devices' order; of as many as can be numbered.
   let views: [ViewDirectory]
 
-  /// Lays out the tree for devices in their order.
-  init(devices: [DeviceNode]) {
+  /// Lays out the tree for devices in their order, with a link to the socket if there is one.
+  init(devices: [DeviceNode], socketPath: String?) {
     views = devices.prefix(ViewInode.deviceLimit).enumerated().map { number, device in
       ViewDirectory(of: device, number: number)
     }
@@ -52,6 +54,7 @@ struct InodeTree: Sendable {
     for file in MountFile.allCases { add(file.rawValue, to: jobs, .mountText(file)) }
     for verb in MountVerb.allCases { add(verb.rawValue, to: jobs, .mountCommand(verb)) }
     add("events", to: jobs, .events)
+    if let socketPath { add("qmp", to: jobs, .link(socketPath)) }
     for device in devices {
       let name = device.disk.name
       let directory = add(name, to: jobs, .directory([]))

@@ -33,6 +33,8 @@ package struct MountConfiguration: Sendable {
   package var transport = RequestTransport.device
   /// Whether jobs of an earlier mount go on.
   package var resumesJobs = true
+  /// The path of a socket that `.jobs/qmp` leads to, if there is one.
+  package var socketPath: String?
 
   /// Mounts disks with the defaults of the mount options.
   package init(devices: [DeviceConfiguration], mountpoint: String) {

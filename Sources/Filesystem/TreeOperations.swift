@@ -68,6 +68,9 @@ final class TreeOperations: Operations {
       attributes = FileAttributes(inode: inode, kind: .regular, permissions: 0o400)
       attributes.size = OpenEvents.sizeWithoutEvents + control.events.byteCount
       validity = .none
+    case .link(let target):
+      attributes = FileAttributes(inode: inode, kind: .symbolicLink, permissions: 0o777)
+      attributes.size = UInt64(target.utf8.count)
     case .command, .mountCommand:
       attributes = FileAttributes(inode: inode, kind: .regular, permissions: 0o600)
       // A command makes and opens files with the rights of whoever mounted: nobody else gives it.
@@ -97,12 +100,15 @@ final class TreeOperations: Operations {
       if change.permissions != nil || change.userID != nil || change.groupID != nil {
         return reply.fail(EPERM)
       }
-    case .directory, .views: return reply.fail(EPERM)
+    case .directory, .views, .link: return reply.fail(EPERM)
     }
     attributes(of: inode, reply: reply)
   }
 
-  func readLink(_ inode: InodeNumber, reply: consuming LinkReply) { reply.fail(EINVAL) }
+  func readLink(_ inode: InodeNumber, reply: consuming LinkReply) {
+    guard case .link(let target) = tree.node(inode)?.content else { return reply.fail(EINVAL) }
+    reply.send(target)
+  }
 
   func open(_ inode: InodeNumber, flags: FileFlags, reply: consuming OpenReply) {
     guard let node = tree.node(inode) else { return openView(inode, flags: flags, reply: reply) }
@@ -110,6 +116,7 @@ final class TreeOperations: Operations {
     do {
       switch node.content {
       case .directory, .views: reply.fail(EISDIR)
+      case .link: reply.fail(ELOOP)
       case .device(let device):
         if device.disk.isReadOnly, flags.allowsWriting { return reply.fail(EROFS) }
         reply.send(HoldableFile(OpenDevice(device), device.hold), caching: caching)
@@ -152,6 +159,7 @@ final class TreeOperations: Operations {
       let kind: FileKind =
         switch child.content {
         case .directory, .views: .directory
+        case .link: .symbolicLink
         case .device, .mountText, .mountCommand, .deviceText, .command, .wait, .events: .regular
         }
       entries.append((child.name, InodeTree.inode(index), kind))

@@ -80,6 +80,8 @@ struct Mount: ParsableCommand {
     _ configuration: MountConfiguration, _ memory: ServingMemory, ready: () -> Void
   ) throws {
     signal(SIGPIPE, SIG_IGN)
-    try ChainFilesystem.mount(configuration, memory: memory, ready: ready)
+    // Here, so that a path that cannot be had is told before anything is opened.
+    let service = try configuration.socketPath.map { try QMPService(path: $0) }
+    try ChainFilesystem.mount(configuration, memory: memory, service: service, ready: ready)
   }
 }

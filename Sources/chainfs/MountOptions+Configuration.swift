@@ -21,6 +21,7 @@ extension MountOptions {
     mount.threads = threads
     if usesRings { mount.transport = .ringsIfOffered }
     mount.resumesJobs = resumesJobs
+    mount.socketPath = qmpPath
     return mount
   }
 

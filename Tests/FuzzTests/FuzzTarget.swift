@@ -32,6 +32,8 @@ enum FuzzTarget: String, CaseIterable, Sendable {
   case record
   /// Commands as they are written to control files.
   case control
+  /// What a client of the QMP socket sends.
+  case qmp
   /// An image that QEMU made, damaged in its metadata, and used through a disk.
   case image
   /// The bytes of a whole image file.
@@ -49,6 +51,7 @@ enum FuzzTarget: String, CaseIterable, Sendable {
     case .luks: try LUKSTarget.run(bytes)
     case .record: try RecordTarget.run(bytes)
     case .control: try ControlTarget.run(bytes)
+    case .qmp: try QMPTarget.run(bytes)
     case .image: try ImageTarget.run(bytes)
     case .file: try FileTarget.run(bytes)
     }

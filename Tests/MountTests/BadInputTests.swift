@@ -104,7 +104,9 @@ extension MountTests {
       Case("a missing mount point", "chainfs mount vda=a.qcow2 nowhere", "nowhere"),
       Case("an unknown option", "chainfs mount -o fast vda=a.qcow2 mnt", "fast"),
       Case("an option's wrong value", "chainfs mount -o cache=much vda=a.qcow2 mnt", "much"),
-      Case("the QMP option", "chainfs mount -o qmp=/tmp/s vda=a.qcow2 mnt", "QMP"),
+      Case(
+        "a socket at a file's path", "chainfs mount -o qmp=a.qcow2 vda=a.qcow2 mnt", "no socket"),
+      Case("a socket without a path", "chainfs mount -o qmp vda=a.qcow2 mnt", "qmp=..."),
       Case("an NBD image", "chainfs mount vda=nbd://localhost/x mnt", "NBD"),
       Case("no device", "chainfs mount mnt", status: 64, "DEVICE=IMAGE"),
       Case("no such command", "chainfs frobnicate", status: 64, "frobnicate"),

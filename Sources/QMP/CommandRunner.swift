@@ -1,0 +1,115 @@
+internal import Control
+
+/// Carries out commands. Any number of sessions may call it at once.
+struct CommandRunner: Sendable {
+  private let control: ControlPlane
+  private let human: MonitorRunner
+
+  init(control: ControlPlane) {
+    self.control = control
+    human = MonitorRunner(control: control)
+  }
+
+  /// What a command returns. `quit` returns too; what follows it is the session's to do.
+  func run(_ command: Command, _ members: [JSONText.Member]) throws(QMPError) -> JSONText {
+    var arguments = Arguments(members)
+    switch command {
+    case .queryVersion, .queryCommands, .queryBlock, .queryNamedBlockNodes, .queryBlockJobs,
+      .queryJobs:
+      return try query(command, &arguments)
+    case .snapshot: try snapshot(&arguments)
+    case .stream: try stream(&arguments)
+    case .blockJobSetSpeed:
+      let device = try arguments.string("device")
+      try blockJob(.setSpeed(try arguments.integer("speed")), device, arguments)
+    case .blockJobCancel:
+      let device = try arguments.string("device")
+      let isForced = try arguments.bool("force", otherwise: false)
+      try blockJob(isForced ? .cancel : .cancelUnlessPaused, device, arguments)
+    case .blockJobPause: try blockJob(.pause, try arguments.string("device"), arguments)
+    case .blockJobResume: try blockJob(.resume, try arguments.string("device"), arguments)
+    case .blockJobComplete: try blockJob(.complete, try arguments.string("device"), arguments)
+    case .blockJobFinalize: try blockJob(.finalize, try arguments.string("id"), arguments)
+    case .blockJobDismiss: try blockJob(.dismiss, try arguments.string("id"), arguments)
+    case .jobPause: try job(.pause, &arguments)
+    case .jobResume: try job(.resume, &arguments)
+    case .jobCancel: try job(.cancel, &arguments)
+    case .jobComplete: try job(.complete, &arguments)
+    case .jobFinalize: try job(.finalize, &arguments)
+    case .jobDismiss: try job(.dismiss, &arguments)
+    case .humanMonitorCommand:
+      let line = try arguments.string("command-line")
+      // There are no processors that it could choose from.
+      _ = try arguments.optionalInteger("cpu-index")
+      try arguments.finish()
+      return .string(human.run(line))
+    case .quit: try arguments.finish()
+    }
+    return .object([])
+  }
+
+  private func query(
+    _ command: Command, _ arguments: inout Arguments
+  ) throws(QMPError) -> JSONText {
+    var isFlat = false
+    if command == .queryNamedBlockNodes {
+      isFlat = try arguments.bool("flat", otherwise: false)
+    }
+    try arguments.finish()
+    do {
+      switch command {
+      case .queryCommands: return Command.list
+      case .queryBlock: return try control.blockDevices()
+      case .queryNamedBlockNodes: return try control.blockNodes(isFlat ? .flat : .nested)
+      case .queryBlockJobs: return control.blockJobs
+      case .queryJobs: return control.jobs
+      default: return Command.version
+      }
+    } catch { throw QMPError(error) }
+  }
+
+  private func snapshot(_ arguments: inout Arguments) throws(QMPError) {
+    let device = try arguments.optionalString("device")
+    let node = try arguments.optionalString("node-name")
+    var order = SnapshotOrder(
+      device: device, node: node, file: try arguments.string("snapshot-file"))
+    order.newNode = try arguments.optionalString("snapshot-node-name")
+    order.format = try arguments.optionalString("format") ?? order.format
+    order.mode = try arguments.choice("mode", otherwise: order.mode)
+    try arguments.finish()
+    do { try control.snapshot(order) } catch { throw QMPError(error) }
+  }
+
+  private func stream(_ arguments: inout Arguments) throws(QMPError) {
+    let id = try arguments.optionalString("job-id")
+    var order = StreamOrder(device: try arguments.string("device"))
+    order.jobID = id
+    order.base = try arguments.optionalString("base")
+    order.baseNode = try arguments.optionalString("base-node")
+    order.backingFile = try arguments.optionalString("backing-file")
+    // No layer is a bare protocol, so there is no such name that could stand in a header.
+    _ = try arguments.bool("backing-mask-protocol", otherwise: false)
+    order.bottom = try arguments.optionalString("bottom")
+    order.speed = try arguments.optionalInteger("speed") ?? 0
+    order.onError = try arguments.choice("on-error", otherwise: order.onError)
+    // There is no filter that it could name.
+    _ = try arguments.optionalString("filter-node-name")
+    order.autoFinalize = try arguments.bool("auto-finalize", otherwise: true)
+    order.autoDismiss = try arguments.bool("auto-dismiss", otherwise: true)
+    try arguments.finish()
+    do { try control.stream(order) } catch { throw QMPError(error) }
+  }
+
+  private func blockJob(
+    _ action: JobAction, _ id: String, _ arguments: Arguments
+  ) throws(QMPError) {
+    try arguments.finish()
+    do { try control.act(action, onJob: id) } catch { throw .ofBlockJob(error) }
+  }
+
+  private func job(_ action: JobAction, _ arguments: inout Arguments) throws(QMPError) {
+    let id = try arguments.string("id")
+    try arguments.finish()
+    do { try control.act(action, onJob: id) } catch { throw QMPError(error) }
+  }
+}

@@ -1,0 +1,124 @@
+internal import Control
+
+/// A line of the human monitor, understood.
+enum MonitorLine: Equatable {
+  /// There is nothing to do but to print this.
+  case text(String)
+  case blockJobs
+  case block(device: String?)
+  case stream(StreamOrder)
+  case snapshot(SnapshotOrder)
+  case act(JobAction, job: String)
+
+  init(_ line: String) {
+    var rest = Substring(line)
+    let name = Self.takeName(&rest)
+    if name.isEmpty {
+      self = .text("")
+    } else if let command = MonitorCommand(name: name) {
+      self.init(command, rest, line)
+    } else {
+      self = Self.unknown(line, rest)
+    }
+  }
+
+  private init(_ command: MonitorCommand, _ rest: Substring, _ line: String) {
+    switch command {
+    case .info: self.init(info: rest, line)
+    case .help: self = .text(Self.help(rest, line))
+    case .blockJobCancel, .blockJobComplete, .blockJobPause, .blockJobResume, .blockJobSetSpeed,
+      .blockStream, .snapshot:
+      do throws(MonitorWords.Fault) {
+        var words = MonitorWords(rest, of: command.rawValue)
+        self = try Self.order(command, &words)
+      } catch { self = Self.complaint(error, about: command.rawValue) }
+    }
+  }
+
+  private init(info rest: Substring, _ line: String) {
+    var rest = rest
+    let name = Self.takeName(&rest)
+    if name.isEmpty {
+      self = .text(MonitorCommand.info.usage)
+      return
+    }
+    guard let subject = MonitorCommand.Subject(rawValue: name) else {
+      self = Self.unknown(line, rest)
+      return
+    }
+    do throws(MonitorWords.Fault) {
+      var words = MonitorWords(rest, of: name)
+      _ = try words.options("")
+      switch subject {
+      case .block: self = .block(device: try words.optionalWord("block device name"))
+      case .blockJobs: self = .blockJobs
+      }
+      try words.finish()
+    } catch { self = Self.complaint(error, about: "info \(name)") }
+  }
+
+  private static func order(
+    _ command: MonitorCommand, _ words: inout MonitorWords
+  ) throws(MonitorWords.Fault) -> MonitorLine {
+    var options: Set<Character> = []
+    if command == .blockJobCancel { options = try words.options("f") }
+    if command == .snapshot { options = try words.options("n") }
+    let device = try words.word("block device name")
+    let line: MonitorLine
+    switch command {
+    case .blockStream:
+      var order = StreamOrder(device: device)
+      // As in QEMU the device may be a node, whose job is called after it.
+      order.jobID = device
+      order.speed = try words.optionalSize() ?? 0
+      order.base = try words.optionalWord("string")
+      line = .stream(order)
+    case .snapshot:
+      let file = try words.optionalWord("string")
+      let format = try words.optionalWord("string")
+      try words.finish()
+      guard let file else { return .text("Error: Parameter 'snapshot-file' is missing\n") }
+      var order = SnapshotOrder(device: device, file: file)
+      if let format { order.format = format }
+      if options.contains("n") { order.mode = .existing }
+      line = .snapshot(order)
+    case .blockJobSetSpeed: line = .act(.setSpeed(try words.size()), job: device)
+    case .blockJobCancel:
+      line = .act(options.contains("f") ? .cancel : .cancelUnlessPaused, job: device)
+    case .blockJobPause: line = .act(.pause, job: device)
+    case .blockJobResume: line = .act(.resume, job: device)
+    case .blockJobComplete, .help, .info: line = .act(.complete, job: device)
+    }
+    try words.finish()
+    return line
+  }
+
+  private static func help(_ rest: Substring, _ line: String) -> String {
+    var rest = rest
+    let name = takeName(&rest)
+    if name.isEmpty { return MonitorCommand.allCases.map(\.listing).joined() }
+    guard let command = MonitorCommand(name: name) else { return "unknown command: '\(name)'\n" }
+    if command == .info, let subject = MonitorCommand.Subject(rawValue: takeName(&rest)) {
+      return subject.usage
+    }
+    return command.usage
+  }
+
+  private static func complaint(
+    _ fault: MonitorWords.Fault, about topic: String
+  ) -> MonitorLine {
+    .text("\(fault.text)\nTry \"help \(topic)\" for more information\n")
+  }
+
+  private static func unknown(_ line: String, _ rest: Substring) -> MonitorLine {
+    .text("unknown command: '\(line[..<rest.startIndex])'\n")
+  }
+
+  /// The name that comes next, empty at the end of the line.
+  private static func takeName(_ rest: inout Substring) -> String {
+    let text = rest.utf8.drop(while: MonitorWords.isBlank)
+    let name = text.prefix { !MonitorWords.isBlank($0) }
+    rest = Substring(text.dropFirst(name.count))
+    return String(Substring(name))
+  }
+}

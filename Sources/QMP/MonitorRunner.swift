@@ -1,0 +1,35 @@
+internal import Control
+
+/// Carries out lines of the human monitor; a refusal is a text too, as it is in QEMU.
+struct MonitorRunner: Sendable {
+  private let control: ControlPlane
+
+  init(control: ControlPlane) {
+    self.control = control
+  }
+
+  /// What a line prints, its lines ended as on a terminal.
+  func run(_ line: String) -> String {
+    let text: String
+    do throws(QMPError) { text = try run(MonitorLine(line)) } catch {
+      text = "Error: \(error.text)\n"
+    }
+    let bytes = text.utf8.flatMap { $0 == UInt8(ascii: "\n") ? [UInt8(ascii: "\r"), $0] : [$0] }
+    return String(decoding: bytes, as: UTF8.self)
+  }
+
+  private func run(_ line: MonitorLine) throws(QMPError) -> String {
+    do throws(ControlError) {
+      switch line {
+      case .text(let text): return text
+      case .blockJobs: return try control.text(of: .status)
+      case .block(nil): return try control.text(of: .block)
+      case .block(let device?): return try control.blockInfo(device: device) ?? ""
+      case .stream(let order): try control.stream(order)
+      case .snapshot(let order): try control.snapshot(order)
+      case .act(let action, let job): try control.act(action, onJob: job)
+      }
+    } catch { throw .ofBlockJob(error) }
+    return ""
+  }
+}

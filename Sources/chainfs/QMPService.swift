@@ -1,0 +1,25 @@
+internal import Control
+internal import Filesystem
+internal import Logging
+internal import QMP
+
+/// The QMP server as a part of a mount.
+struct QMPService: MountService {
+  private let server: QMPServer
+
+  /// Takes the path of the socket.
+  init(path: String) throws(SocketRefusal) {
+    server = try QMPServer(path: path)
+  }
+
+  func start(
+    _ control: ControlPlane, unmount: @escaping @Sendable () -> Void
+  ) throws(MountFailure) {
+    let logger = Logger(label: "chainfs")
+    do throws(SocketRefusal) {
+      try server.start(control, quit: unmount) { sentence in logger.warning("\(sentence)") }
+    } catch { throw MountFailure("\(error)") }
+  }
+
+  func stop() { server.stop() }
+}

@@ -48,10 +48,10 @@ extension ControlPlane {
           rule: .badFormat(order.format))
       }
       do throws(JobError) {
-        try device.jobs.whileIdle { () throws(ChainError) in
-          try device.disk.snapshot(
-            path: order.file, format: order.format,
-            mode: order.mode == .existing ? .existing : .absolutePaths)
+        try StreamJobs.snapshot(
+          [(jobs: device.jobs, path: order.file)], format: order.format,
+          mode: order.mode == .existing ? .existing : .absolutePaths
+        ) { () throws(ChainError) in
           // No other snapshot comes between.
           if let name = order.newNode, let top = try device.disk.layers().first {
             nodeNames.set(name, of: top.id, device: device.disk.name)

@@ -7,10 +7,10 @@ internal import HostSystem
 
 extension StreamJobs {
   /// Takes a snapshot of the disks of `members`, each at its path, all or nothing. No job runs on any of
-  /// them meanwhile, and none can start.
+  /// them meanwhile, and none can start, also while `afterwards` is run once it has been taken.
   package static func snapshot(
     _ members: [(jobs: StreamJobs, path: String)], format: String = "qcow2",
-    mode: SnapshotMode = .absolutePaths
+    mode: SnapshotMode = .absolutePaths, afterwards: () throws(ChainError) -> Void = {}
   ) throws(JobError) {
     var reserved: [StreamJobs] = []
     defer { for jobs in reserved { jobs.state.withLock { $0.isReserved = false } } }
@@ -21,5 +21,6 @@ extension StreamJobs {
     let group = GroupSnapshot(
       members.map { (disk: $0.jobs.disk, path: $0.path) }, format: format, mode: mode)
     do { try group.take() } catch { throw .chain(error.cause, device: error.disk) }
+    do { try afterwards() } catch { throw .chain(error, device: members[0].jobs.disk.name) }
   }
 }

@@ -25,12 +25,22 @@ extension Disk {
 
   private func find(data wanted: Bool, from offset: GuestOffset) throws(ChainError) -> GuestOffset?
   {
+    try find(data: wanted, from: offset, end: virtualSize) {
+      position, limit, layers throws(ChainError) in
+      try run(at: position, upTo: limit, layers)
+    }
+  }
+
+  /// The first offset from one on, before `end`, where `run` tells of data, or of none.
+  func find(
+    data wanted: Bool, from offset: GuestOffset, end: UInt64,
+    run: (GuestOffset, UInt64, DiskLayers) throws(ChainError) -> (isData: Bool, length: UInt64)
+  ) throws(ChainError) -> GuestOffset? {
     var position = offset
-    let end = virtualSize
     while position.rawValue < end {
       // One gate for each run: a search through a large hole must not hold up a snapshot.
       let (isData, length) = try withLayers { layers throws(ChainError) in
-        try run(at: position, upTo: end - position.rawValue, layers)
+        try run(position, end - position.rawValue, layers)
       }
       if isData == wanted { return position }
       position = position + length

@@ -73,16 +73,11 @@ package final class DiskView: Sendable {
   private func find(
     data wanted: Bool, from offset: GuestOffset, _ held: HeldLayers
   ) throws(ChainError) -> GuestOffset? {
-    var position = offset
-    while position.rawValue < held.size {
-      // One gate for each run: a search through a large hole must not hold up a snapshot.
-      let extent = try disk.withLayers { _ throws(ChainError) in
-        try held.extent(at: position, upTo: held.size - position.rawValue)
-      }
-      if extent.isData == wanted { return position }
-      position = position + extent.length
+    try disk.find(data: wanted, from: offset, end: held.size) {
+      position, limit, _ throws(ChainError) in
+      let extent = try held.extent(at: position, upTo: limit)
+      return (extent.isData, extent.length)
     }
-    return nil
   }
 
   /// Lets go of the layers. No other call may be in progress, and none may follow.

@@ -135,11 +135,11 @@ enum ControlCommand: Equatable {
   }
 
   static func mode(_ word: String?) throws(ControlError) -> SnapshotMode {
-    switch word {
-    case nil, "absolute-paths": .absolutePaths
-    case "existing": .existing
-    case .some(let other): throw .invalid("mode is absolute-paths or existing, not \(other)")
+    guard let word else { return .absolutePaths }
+    guard let mode = SnapshotOrder.Mode(rawValue: word) else {
+      throw .invalid("mode is absolute-paths or existing, not \(word)")
     }
+    return mode.inChain
   }
 
   static func speed(_ text: CommandText) throws(ControlError) -> UInt64 {

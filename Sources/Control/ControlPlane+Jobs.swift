@@ -32,15 +32,14 @@ extension ControlPlane {
         sentence: "\(job.device): a job that is \(job.stage.rawValue) takes no \(action.verb)",
         rule: .verb(action.verb, job: job.id, state: job.stage.rawValue))
     }
-    let isHeld = job.state == .paused || job.state == .stoppedOnError
     switch action {
-    case .pause where isHeld:
+    case .pause where job.isHeld:
       throw ControlError(
         kind: .busy, sentence: "\(job.device): the job is paused already", rule: .alreadyPaused)
-    case .resume where !isHeld:
+    case .resume where !job.isHeld:
       throw ControlError(
         kind: .busy, sentence: "\(job.device): the job is not paused", rule: .notPaused)
-    case .cancelUnlessPaused where isHeld:
+    case .cancelUnlessPaused where job.isHeld:
       throw ControlError(
         kind: .busy, sentence: "\(job.device): the job is paused; resume it, or force the cancel",
         rule: .cancelWhilePaused(job.id))

@@ -50,7 +50,7 @@ extension ControlPlane {
       do throws(JobError) {
         try StreamJobs.snapshot(
           [(jobs: device.jobs, path: order.file)], format: order.format,
-          mode: order.mode == .existing ? .existing : .absolutePaths
+          mode: order.mode.inChain
         ) { () throws(ChainError) in
           // No other snapshot comes between.
           if let name = order.newNode, let top = try device.disk.layers().first {

@@ -1,3 +1,5 @@
+internal import Chain
+
 /// What QMP's blockdev-snapshot-sync is asked to do.
 package struct SnapshotOrder: Sendable, Equatable {
   /// Where the overlay comes from. The raw values are those of QMP.
@@ -6,6 +8,8 @@ package struct SnapshotOrder: Sendable, Equatable {
     case absolutePaths = "absolute-paths"
     /// It is there already.
     case existing
+
+    var inChain: SnapshotMode { self == .existing ? .existing : .absolutePaths }
   }
 
   /// The device, if it is named.

@@ -4,14 +4,13 @@ internal import Jobs
 enum StatusJSON {
   /// What QMP's query-block-jobs returns for one job.
   static func entry(_ job: JobStatus) -> [JSONText.Member] {
-    let isPaused = job.state == .paused || job.state == .stoppedOnError
     var members: [JSONText.Member] = [
       .init("type", .string("stream")),
       .init("device", .string(job.id)),
       .init("len", .number(job.length)),
       .init("offset", .number(job.offset)),
       .init("busy", .bool(job.isBusy)),
-      .init("paused", .bool(isPaused)),
+      .init("paused", .bool(job.isHeld)),
       .init("speed", .number(job.speed)),
       .init("io-status", .string(job.ioStatus.rawValue)),
       .init("ready", .bool(false)),

@@ -40,23 +40,13 @@ final class OpenText: OpenFile {
 
 /// A control file: each write is one command; reading tells how it is used, or its value.
 final class OpenCommand: OpenFile {
-  private let control: ControlPlane
-  private let verb: ControlVerb
-  private let device: String
   private let text: OpenText?
+  private let execute: @Sendable ([UInt8]) throws(ControlError) -> Void
 
-  init(
-    _ verb: ControlVerb, device: String, control: ControlPlane, isRead: Bool
-  ) throws(ControlError) {
-    self.verb = verb
-    self.device = device
-    self.control = control
-    text =
-      isRead
-      ? try OpenText { () throws(ControlError) in
-        guard let file = DeviceFile(rawValue: verb.rawValue) else { return verb.usage + "\n" }
-        return try control.text(of: file, device: device)
-      } : nil
+  /// A file without a text was not opened for reading.
+  init(_ text: OpenText?, execute: @escaping @Sendable ([UInt8]) throws(ControlError) -> Void) {
+    self.text = text
+    self.execute = execute
   }
 
   func read(at offset: UInt64, length: Int, flags: FileFlags, reply: consuming ReadReply) {
@@ -66,7 +56,7 @@ final class OpenCommand: OpenFile {
 
   func write(_ bytes: RawSpan, at offset: UInt64, flags: FileFlags, reply: consuming WriteReply) {
     do {
-      try control.execute(verb, device: device, bytes: bytes.copied())
+      try execute(bytes.copied())
       reply.send(written: bytes.byteCount)
     } catch { reply.fail(error.kind.commandErrno) }
   }

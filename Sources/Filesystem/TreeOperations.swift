@@ -129,13 +129,22 @@ final class TreeOperations: Operations {
         }
         reply.send(text, caching: .direct)
       case .command(let verb, let device):
-        let command = try OpenCommand(
-          verb, device: device, control: control, isRead: flags.allowsReading)
+        let text =
+          flags.allowsReading
+          ? try OpenText { () throws(ControlError) in
+            guard let file = DeviceFile(rawValue: verb.rawValue) else { return verb.usage + "\n" }
+            return try control.text(of: file, device: device)
+          } : nil
+        let command = OpenCommand(text) { bytes throws(ControlError) in
+          try control.execute(verb, device: device, bytes: bytes)
+        }
         reply.send(command, caching: .direct)
       case .mountCommand(let verb):
-        reply.send(
-          try OpenMountCommand(verb, control: control, isRead: flags.allowsReading),
-          caching: .direct)
+        let text = flags.allowsReading ? try OpenText { control.text(of: verb) } : nil
+        let command = OpenCommand(text) { bytes throws(ControlError) in
+          try control.execute(verb, bytes: bytes)
+        }
+        reply.send(command, caching: .direct)
       case .wait(let device):
         reply.send(OpenWait(device: device, control: control), caching: .direct)
       case .events: reply.send(OpenEvents(control.events), caching: .direct)

@@ -11,8 +11,8 @@
 // Threads. All calls come from the session's workers, several at once, also for one file. A call
 // may wait for a disk. It must not wait for another request: the workers are few, and the request
 // it waits for may be behind it. What has to wait for an event is parked (`ReadReply.park`,
-// `PollHandle`), held (`RequestHold`) or kept as its reply. Bytes that come with a call (`RawSpan`) are valid until it
-// returns, also when the reply lives on.
+// `PollHandle`), held (`RequestHold`) or kept as its reply. Bytes that come with a call (`RawSpan`)
+// are valid until it returns, also when the reply lives on.
 
 /// The tree of a mounted file system. Every method has to be safe to call from several threads.
 package protocol Operations: AnyObject, Sendable {

@@ -5,8 +5,8 @@ internal import HostSystem
 // Unmounting from inside.
 //
 // In order: requests that are held (RequestHold) go on, since with writeback caching what they wait to
-// write was promised to its writer already; what the kernel holds of dirty pages is written (the workers serve those writes), then
-// the mount is taken away as umount(8) does. If files are open, it is detached, so that nobody opens
+// write was promised to its writer already; what the kernel holds of dirty pages is written (the
+// workers serve those writes), then the mount is taken away as umount(8) does. If files are open, it is detached, so that nobody opens
 // more, and the loop is ended; those who have files open get errors from then on. A second request
 // skips the writing, for an owner who does not want to wait for a slow or hanging disk.
 //

@@ -38,7 +38,8 @@ struct BitmapDirectory: Sendable {
     return table
   }
 
-  private static func check(
+  /// Throws `.format` if a structure does not lie in the file as a whole.
+  static func check(
     _ offset: UInt64, _ byteCount: Int, _ structure: String, in storage: any BlockStorage
   ) throws(ImageError) {
     let size = try onStorage { () throws(StorageError) in try storage.size() }

@@ -14,25 +14,16 @@ extension CheckRun {
     guard reference(place.offset, UInt64(place.byteCount)) else {
       return report.addBrokenBitmaps("there is no directory")
     }
-    // A writer gives bitmaps up whose tables it cannot read whole, and then their clusters are leaked.
-    let size = try onStorage { () throws(StorageError) in try storage.size() }
-    func isCut(_ offset: UInt64, _ byteCount: UInt64) -> Bool {
-      offset > size || byteCount > size - offset
-    }
-    if isCut(place.offset, UInt64(place.byteCount)) {
-      return report.addBrokenBitmaps("the directory ends behind the file")
-    }
-    let directory = try readBytes(place.byteCount, at: place.offset)
+    // As a writer reads it: one that it cannot read it gives up, and then the clusters are leaked.
     let bitmaps: [BitmapEntry]
-    do {
-      // The array outlives the call.
-      bitmaps = try unsafe BitmapEntry.parseDirectory(
-        directory.span.bytes, count: place.count, in: geometry)
-    } catch { return addBrokenBitmaps(error) }
+    do throws(ImageError) {
+      bitmaps = try BitmapDirectory(of: header, in: storage)?.entries ?? []
+    } catch { return try addBrokenBitmaps(error) }
     for bitmap in bitmaps where reference(bitmap.tableOffset, UInt64(bitmap.tableSize) * 8) {
-      if isCut(bitmap.tableOffset, UInt64(bitmap.tableSize) * 8) {
-        report.addBrokenBitmaps("the table of \(bitmap.name) ends behind the file")
-      }
+      do throws(ImageError) {
+        try BitmapDirectory.check(
+          bitmap.tableOffset, bitmap.tableSize * 8, "bitmap table", in: storage)
+      } catch { try addBrokenBitmaps(error) }
       for raw in try readEntries(bitmap.tableSize, at: bitmap.tableOffset) where raw != 0 {
         do throws(FormatError) {
           let host = try BitmapTableEntry(rawValue: raw).cluster(in: geometry)
@@ -40,6 +31,11 @@ extension CheckRun {
         } catch { addBrokenBitmaps(error) }
       }
     }
+  }
+
+  private mutating func addBrokenBitmaps(_ error: ImageError) throws(ImageError) {
+    guard case .format(_, let reason) = error else { throw error }
+    addBrokenBitmaps(reason)
   }
 
   private mutating func addBrokenBitmaps(_ reason: FormatError) {

@@ -124,6 +124,9 @@ package struct JobStatus: Sendable, Equatable {
   /// When it was started under this mount: orders jobs by age.
   package var order: MonotonicTime
 
+  /// A user or an error holds it.
+  package var isHeld: Bool { state == .paused || state == .stoppedOnError }
+
   /// It has ended, one way or another.
   package var hasEnded: Bool {
     switch state {

@@ -22,7 +22,6 @@ internal import NIOCore
 /// A client of the server.
 final class Client: Sendable {
   private let channel: any Channel
-  private let control: ControlPlane
   private let service: Service
   private let inbox = Monitor(Inbox())
   private let outbox = Monitor(Outbox())
@@ -44,7 +43,6 @@ final class Client: Sendable {
   init(_ channel: any Channel, _ service: Service) {
     self.channel = channel
     self.service = service
-    control = service.control
   }
 
   /// Greets the client and starts its thread; false if it cannot be had.
@@ -87,7 +85,7 @@ final class Client: Sendable {
 
   private func work() {
     var session = SessionState()
-    let runner = CommandRunner(control: control)
+    let runner = CommandRunner(control: service.control)
     while let piece = nextPiece() {
       switch session.take(piece) {
       case .reply(let reply): send(.init(text: reply.line))
@@ -168,7 +166,7 @@ final class Client: Sendable {
   }
 
   private func openEvents() {
-    let new = control.events.subscribe { [weak self] in self?.look() }
+    let new = service.control.events.subscribe { [weak self] in self?.look() }
     subscription.withLock { $0 = new }
     // It may have been closed meanwhile.
     if outbox.withLock({ $0.isClosed }) { close() }

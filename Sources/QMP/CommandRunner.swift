@@ -14,9 +14,16 @@ struct CommandRunner: Sendable {
   func run(_ command: Command, _ members: [JSONText.Member]) throws(QMPError) -> JSONText {
     var arguments = Arguments(members)
     switch command {
-    case .queryVersion, .queryCommands, .queryBlock, .queryNamedBlockNodes, .queryBlockJobs,
-      .queryJobs:
-      return try query(command, &arguments)
+    case .queryVersion: return try answer(arguments) { Command.version }
+    case .queryCommands: return try answer(arguments) { Command.list }
+    case .queryBlock:
+      return try answer(arguments) { () throws(ControlError) in try control.blockDevices() }
+    case .queryNamedBlockNodes:
+      let images: NodeJSON.Images =
+        try arguments.bool("flat", otherwise: false) ? .flat : .nested
+      return try answer(arguments) { () throws(ControlError) in try control.blockNodes(images) }
+    case .queryBlockJobs: return try answer(arguments) { control.blockJobs }
+    case .queryJobs: return try answer(arguments) { control.jobs }
     case .snapshot: try snapshot(&arguments)
     case .stream: try stream(&arguments)
     case .blockJobSetSpeed:
@@ -48,24 +55,12 @@ struct CommandRunner: Sendable {
     return .object([])
   }
 
-  private func query(
-    _ command: Command, _ arguments: inout Arguments
+  /// What a question that takes no more arguments returns.
+  private func answer(
+    _ arguments: Arguments, _ body: () throws(ControlError) -> JSONText
   ) throws(QMPError) -> JSONText {
-    var isFlat = false
-    if command == .queryNamedBlockNodes {
-      isFlat = try arguments.bool("flat", otherwise: false)
-    }
     try arguments.finish()
-    do {
-      switch command {
-      case .queryCommands: return Command.list
-      case .queryBlock: return try control.blockDevices()
-      case .queryNamedBlockNodes: return try control.blockNodes(isFlat ? .flat : .nested)
-      case .queryBlockJobs: return control.blockJobs
-      case .queryJobs: return control.jobs
-      default: return Command.version
-      }
-    } catch { throw QMPError(error) }
+    do { return try body() } catch { throw QMPError(error) }
   }
 
   private func snapshot(_ arguments: inout Arguments) throws(QMPError) {

@@ -18,7 +18,6 @@ package final class QMPServer: Sendable {
     var clients: [ObjectIdentifier: Client] = [:]
     var isStopped = false
     var group: MultiThreadedEventLoopGroup?
-    var listener: (any Channel)?
   }
 
   private let place: SocketPlace
@@ -58,8 +57,8 @@ package final class QMPServer: Sendable {
         }
       }
     do {
-      let listener = try bootstrap.withBoundSocket(socket.release()).wait()
-      state.withLock { $0.listener = listener }
+      // The group closes it.
+      _ = try bootstrap.withBoundSocket(socket.release()).wait()
     } catch { throw .server("\(error)", path: place.path) }
   }
 

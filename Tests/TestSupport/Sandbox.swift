@@ -50,7 +50,7 @@ package final class Sandbox {
     guard outcome.status == 0 else {
       throw CommandFailure(
         description:
-          "status \(outcome.status) of: \(script)\n\(outcome.output)\(outcome.errorOutput)")
+          "status \(outcome.status), \(outcome.errorOutput)\(outcome.output)of: \(script)")
     }
     return outcome.text
   }

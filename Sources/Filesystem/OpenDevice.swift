@@ -35,14 +35,14 @@ final class OpenDevice: OpenFile {
     do {
       try disk.write(bytes.extracting(0..<count), at: GuestOffset(offset))
       node.touch()
-      if flags.writesDurably { try disk.flush() }
+      if flags.writesDurably { try disk.flushForGuest() }
       reply.send(written: count)
     } catch { reply.fail(node.number(of: error)) }
   }
 
   func synchronise(_ scope: SyncScope, reply: consuming StatusReply) {
     if disk.isReadOnly { return reply.succeed() }
-    finish(reply) { () throws(ChainError) in try disk.flush() }
+    finish(reply) { () throws(ChainError) in try disk.flushForGuest() }
   }
 
   func flush(reply: consuming StatusReply) { reply.succeed() }

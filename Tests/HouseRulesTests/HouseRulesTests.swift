@@ -33,7 +33,7 @@ import Testing
     "HostSystem/SystemCall.swift", "HostSystem/SystemCall+Files.swift",
     "HostSystem/SystemCall+Sockets.swift", "HostSystem/Monitor.swift",
     "HostSystem/RawSpan+Bytes.swift", "HostSystem/SharedGate.swift", "HostSystem/ThreadSlot.swift",
-    "HostSystem/Worker.swift", "HostSystem/AtomicBits.swift",
+    "HostSystem/Worker.swift", "HostSystem/AtomicBits.swift", "HostSystem/ShardedCounters.swift",
     "Fuse/OperationTable.swift", "Fuse/Session.swift", "Fuse/Reply.swift",
     "Fuse/RequestMemory.swift",
     "Fuse/DirectoryListing.swift", "Fuse/MountTable.swift", "Fuse/RequestDevice.swift",

@@ -37,20 +37,25 @@ package struct GroupSnapshot {
     package let cause: ChainError
   }
 
-  private let targets: [(disk: Disk, path: String)]
+  private let targets: [(disk: Disk, path: String, mode: SnapshotMode)]
   private let format: String
-  private let mode: SnapshotMode
 
   /// A snapshot of disks of different names, each at a path of its own, which has to be absolute.
   package init(
     _ targets: [(disk: Disk, path: String)], format: String = "qcow2",
     mode: SnapshotMode = .absolutePaths
   ) {
+    self.init(each: targets.map { ($0.disk, $0.path, mode) }, format: format)
+  }
+
+  /// The same, where each overlay may come from elsewhere.
+  package init(
+    each targets: [(disk: Disk, path: String, mode: SnapshotMode)], format: String = "qcow2"
+  ) {
     precondition(Set(targets.map(\.disk.name)).count == targets.count, "a disk comes twice")
     // Lock: the gates are taken in this order, so that two groups cannot wait for each other.
     self.targets = targets.sorted { $0.disk.name < $1.disk.name }
     self.format = format
-    self.mode = mode
   }
 
   /// Takes the snapshot of all, or of none. No bytes of any disk change.
@@ -69,7 +74,7 @@ package struct GroupSnapshot {
       for target in targets {
         overlays.append(
           try on(target.disk) { () throws(ChainError) in
-            try SnapshotOverlay(mode, of: target.disk, at: target.path, beside: overlays)
+            try SnapshotOverlay(target.mode, of: target.disk, at: target.path, beside: overlays)
           })
       }
       for target in targets {

@@ -7,10 +7,19 @@ internal import HostSystem
 
 extension StreamJobs {
   /// Takes a snapshot of the disks of `members`, each at its path, all or nothing. No job runs on any of
-  /// them meanwhile, and none can start, also while `afterwards` is run once it has been taken.
+  /// them meanwhile, and none can start.
   package static func snapshot(
     _ members: [(jobs: StreamJobs, path: String)], format: String = "qcow2",
-    mode: SnapshotMode = .absolutePaths, afterwards: () throws(ChainError) -> Void = {}
+    mode: SnapshotMode = .absolutePaths
+  ) throws(JobError) {
+    try snapshot(each: members.map { ($0.jobs, $0.path, mode) }, format: format) {}
+  }
+
+  /// The same, where each overlay may come from elsewhere. No job starts either while `afterwards` is run,
+  /// once the snapshot has been taken.
+  package static func snapshot(
+    each members: [(jobs: StreamJobs, path: String, mode: SnapshotMode)], format: String = "qcow2",
+    afterwards: () throws(ChainError) -> Void
   ) throws(JobError) {
     var reserved: [StreamJobs] = []
     defer { for jobs in reserved { jobs.state.withLock { $0.isReserved = false } } }
@@ -19,7 +28,7 @@ extension StreamJobs {
       reserved.append(member.jobs)
     }
     let group = GroupSnapshot(
-      members.map { (disk: $0.jobs.disk, path: $0.path) }, format: format, mode: mode)
+      each: members.map { ($0.jobs.disk, $0.path, $0.mode) }, format: format)
     do { try group.take() } catch { throw .chain(error.cause, device: error.disk) }
     do { try afterwards() } catch { throw .chain(error, device: members[0].jobs.disk.name) }
   }

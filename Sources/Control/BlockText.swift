@@ -3,23 +3,23 @@ internal import Jobs
 
 /// Disks and their layers as text.
 enum BlockText {
-  /// What `info block` says of one disk.
+  /// What `info block` says of a disk, or of a layer and what is below it.
   static func info(
-    device: String, layers: [LayerDescription], isReadOnly: Bool,
+    device: String, layers: ArraySlice<LayerDescription>, isReadOnly: Bool,
     detectZeroes: DeviceConfiguration.DetectZeroes, ioStatus: JobStatus.IOStatus
   ) -> String {
     guard let active = layers.first else { return "\(device): [not inserted]\n" }
     var text =
       "\(device): \(StatusText.oneLine(active.path)) (\(active.format)"
-      + (isReadOnly ? ", read-only" : "") + ")\n"
+      + (isReadOnly ? ", read-only" : "") + (active.isEncrypted ? ", encrypted" : "") + ")\n"
     func add(_ key: String, _ value: String) {
       let label = key + ":"
       text += "    " + label + String(repeating: " ", count: 18 - label.count) + value + "\n"
     }
     if ioStatus != .ok { add("I/O status", ioStatus.rawValue) }
     add("Cache mode", "writeback")
-    if layers.count > 1 {
-      let backing = StatusText.oneLine(layers[1].path)
+    if let below = layers.dropFirst().first {
+      let backing = StatusText.oneLine(below.path)
       add("Backing file", "\(backing) (chain depth: \(layers.count - 1))")
     }
     switch detectZeroes {

@@ -30,12 +30,6 @@ extension ControlPlane {
     return .array(entries)
   }
 
-  /// `info block` of one device, nil if there is none of this name.
-  package func blockInfo(device name: String) throws(ControlError) -> String? {
-    guard let device = devices.first(where: { $0.disk.name == name }) else { return nil }
-    return try info(device)
-  }
-
   private func node(
     _ index: Int, of layers: [LayerDescription], _ device: Device, _ images: NodeJSON.Images
   ) -> JSONText {

@@ -2,8 +2,8 @@ internal import Chain
 internal import HostSystem
 internal import Jobs
 
-// Streams and snapshots as QMP and HMP ask for them: layers may be named by their nodes, and QEMU's
-// order of looking at the arguments decides what is told of several faults.
+// Streams as QMP and HMP ask for them: layers may be named by their nodes, and QEMU's order of looking at
+// the arguments decides what is told of several faults.
 
 extension ControlPlane {
   /// A layer with the device that it belongs to.
@@ -32,50 +32,6 @@ extension ControlPlane {
       do throws(JobError) { try place.device.jobs.start(request) } catch {
         throw ControlError(error)
       }
-    }
-  }
-
-  /// Takes a snapshot; a refusal changes nothing but the device's `error` file.
-  package func snapshot(_ order: SnapshotOrder) throws(ControlError) {
-    let place = try active(device: order.device, node: order.node)
-    let device = place.device
-    try telling(device) { () throws(ControlError) in
-      try checkNewNode(of: order)
-      if order.format != "qcow2" {
-        throw ControlError(
-          kind: .unsupported,
-          sentence: "\(device.disk.name): an overlay is qcow2, it cannot be \(order.format)",
-          rule: .badFormat(order.format))
-      }
-      do throws(JobError) {
-        try StreamJobs.snapshot(
-          [(jobs: device.jobs, path: order.file)], format: order.format,
-          mode: order.mode.inChain
-        ) { () throws(ChainError) in
-          // No other snapshot comes between.
-          if let name = order.newNode, let top = try device.disk.layers().first {
-            nodeNames.set(name, of: top.id, device: device.disk.name)
-          }
-        }
-      } catch { throw ControlError(error) }
-    }
-  }
-
-  private func checkNewNode(of order: SnapshotOrder) throws(ControlError) {
-    guard let name = order.newNode else {
-      if order.device != nil { return }
-      throw ControlError(
-        kind: .invalid, sentence: "name the new node too, with snapshot-node-name",
-        rule: .nodeNameMissing)
-    }
-    guard NodeNames.isWellFormed(name) else {
-      throw ControlError(
-        kind: .invalid, sentence: "no node can be called \(name)", rule: .badNodeName(name))
-    }
-    if try find(name) != nil {
-      throw ControlError(
-        kind: .exists, sentence: "a device or a node is called \(name) already",
-        rule: .nodeNameInUse(name))
     }
   }
 
@@ -121,7 +77,7 @@ extension ControlPlane {
   }
 
   /// The active image of what is named, by either name.
-  private func active(device: String?, node: String?) throws(ControlError) -> Place {
+  func active(device: String?, node: String?) throws(ControlError) -> Place {
     var found: Place?
     if let device { found = try find(device) }
     if found == nil, let node { found = try find(node) }
@@ -142,7 +98,7 @@ extension ControlPlane {
   }
 
   /// What a name means: the active image of a device, or the layer that a node is.
-  private func find(_ name: String) throws(ControlError) -> Place? {
+  func find(_ name: String) throws(ControlError) -> Place? {
     for device in devices where device.disk.name == name {
       guard let top = try layers(device).first else { continue }
       return Place(device: device, layer: top, isDevice: true)

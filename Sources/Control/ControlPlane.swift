@@ -50,6 +50,8 @@ package final class ControlPlane: Sendable {
     var jobs: StreamJobs
     var error: ErrorSentence
     var hold: any GuestHold
+    /// Nil where nobody sees the size.
+    var size: (any GuestSize)?
   }
 
   let devices: [Device]
@@ -57,23 +59,36 @@ package final class ControlPlane: Sendable {
   let nodeNames = NodeNames()
   /// What happens to the jobs of all devices.
   package let events: EventLog
+  let machine = Monitor(Machine())
+  /// Asks for the end of the mount.
+  let end: @Sendable () -> Void
 
   /// Takes charge of disks whose names are different; their order is that of the texts. Each has what
-  /// holds its requests at the same place of `holds`.
-  package init(disks: [Disk], holds: [any GuestHold], time: any TimeSource) {
+  /// holds its requests at the same place of `holds`, and what shows its size at that of `sizes`.
+  ///
+  /// `end` asks for the end of the mount and returns at once; where nothing can end it, nothing does.
+  package init(
+    disks: [Disk], holds: [any GuestHold], sizes: [any GuestSize] = [], time: any TimeSource,
+    end: @escaping @Sendable () -> Void = {}
+  ) {
     precondition(disks.count == holds.count, "a disk without a hold")
+    precondition(sizes.isEmpty || sizes.count == disks.count, "a disk without a size")
+    self.end = end
     let limit = SharedLimit(time: time)
     sharedLimit = limit
     let events = EventLog(time: time)
     let ids = JobIDs()
     self.events = events
-    devices = zip(disks, holds).map { disk, hold in
+    devices = disks.indices.map { index in
+      let disk = disks[index]
       let error = ErrorSentence()
       let jobs = StreamJobs(
         disk: disk, time: time, ids: ids, sharedLimit: limit, events: events,
         onFailure: { error.set($0.error ?? "\($0.device): the job failed") },
         onNote: { error.set($0) })
-      return Device(disk: disk, jobs: jobs, error: error, hold: hold)
+      return Device(
+        disk: disk, jobs: jobs, error: error, hold: holds[index],
+        size: sizes.isEmpty ? nil : sizes[index])
     }
   }
 
@@ -131,8 +146,10 @@ extension ControlPlane {
 
   private func carryOut(_ command: ControlCommand, _ device: Device) throws(ControlError) {
     // The guest's requests are no matter of the job, which goes on.
-    if command == .stop { return try device.hold.stop() }
-    if command == .cont { return device.hold.letGo() }
+    if command == .stop || command == .cont {
+      defer { noteHolds() }
+      return command == .stop ? try device.hold.stop() : device.hold.letGo()
+    }
     do {
       switch command {
       case .stream(let request): try device.jobs.start(request)
@@ -197,7 +214,7 @@ extension ControlPlane {
 
   func info(_ device: Device) throws(ControlError) -> String {
     BlockText.info(
-      device: device.disk.name, layers: try layers(device), isReadOnly: device.disk.isReadOnly,
+      device: device.disk.name, layers: try layers(device)[...], isReadOnly: device.disk.isReadOnly,
       detectZeroes: device.disk.configuration.detectZeroes,
       ioStatus: device.jobs.current?.ioStatus ?? .ok)
   }

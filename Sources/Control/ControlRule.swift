@@ -43,6 +43,16 @@ package enum ControlRule: Sendable, Equatable {
   case nodeNameInUse(String)
   /// Who names a node instead of a device has to name the new one too.
   case nodeNameMissing
+  /// A transaction holds an action that ends it.
+  case aborted
+  /// A size is below zero.
+  case negativeSize
+  /// A size is larger than any disk.
+  case sizeTooLarge(Int64, limit: Int64)
+  /// A size is not whole sectors.
+  case unevenSize
+  /// The size of an image cannot change that is read-only.
+  case readOnlyImage
   /// No overlay can be made in this format.
   case badFormat(String)
 

@@ -1,7 +1,7 @@
 package import HostSystem
 package import Jobs
 
-// What happened to the jobs of a mount of late, for any number of readers.
+// What happened to a mount and its jobs of late, for any number of readers.
 //
 //     jobs --note--> [ the newest 1024 events ] <--next-- subscription, a place in the log
 //                                              <--next-- subscription
@@ -11,7 +11,7 @@ package import Jobs
 // one that falls behind by more than the ring finds the oldest event that is still there, and has lost
 // those before it. An event is made into text once, when it is noted.
 
-/// The newest events of all jobs of a mount.
+/// The newest events of a mount and all its jobs.
 package final class EventLog: Sendable {
   /// How many events are kept.
   package static let capacity = 1024
@@ -59,6 +59,21 @@ package final class EventLog: Sendable {
     }
   }
 
+  /// Adds an event of the machine, dated now. It wakes nobody.
+  func note(_ event: MachineEvent) { add(EventText.line(event, at: time.wallTime())) }
+
+  private func add(_ line: String) {
+    state.withLock { state in
+      if state.lines.count < Self.capacity {
+        state.lines.append(line)
+      } else {
+        state.lines[Int(state.count % UInt64(Self.capacity))] = line
+      }
+      state.count += 1
+      state.byteCount += UInt64(line.utf8.count) + 1
+    }
+  }
+
   func hasEvent(from place: UInt64) -> Bool { state.withLock { $0.count > place } }
 
   /// Events from this place on are not kept any more.
@@ -75,16 +90,7 @@ package final class EventLog: Sendable {
 extension EventLog: JobEventSink {
   /// Adds an event, dated now. It wakes nobody.
   package func note(_ event: JobEvent) {
-    let line = EventText.line(event, at: time.wallTime())
-    state.withLock { state in
-      if state.lines.count < Self.capacity {
-        state.lines.append(line)
-      } else {
-        state.lines[Int(state.count % UInt64(Self.capacity))] = line
-      }
-      state.count += 1
-      state.byteCount += UInt64(line.utf8.count) + 1
-    }
+    add(EventText.line(event, at: time.wallTime()))
   }
 
   /// Calls every subscription's action.

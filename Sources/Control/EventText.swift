@@ -3,10 +3,29 @@ internal import Jobs
 
 /// Events as QMP sends them; the order of the keys is QEMU's too.
 enum EventText {
-  /// One event, on one line without a newline.
+  /// One event of a job, on one line without a newline.
   static func line(_ event: JobEvent, at time: WallTime) -> String {
     let (name, data) = content(event)
-    return JSONText.object([
+    return line(name, data, at: time)
+  }
+
+  /// One event of the machine, on one line without a newline.
+  static func line(_ event: MachineEvent, at time: WallTime) -> String {
+    switch event {
+    case .stop: return line("STOP", nil, at: time)
+    case .resume: return line("RESUME", nil, at: time)
+    case .shutdown(let reason):
+      let data: [JSONText.Member] = [
+        .init("guest", .bool(false)), .init("reason", .string(reason.rawValue)),
+      ]
+      return line("SHUTDOWN", data, at: time)
+    }
+  }
+
+  private static func line(
+    _ name: String, _ data: [JSONText.Member]?, at time: WallTime
+  ) -> String {
+    let members: [JSONText.Member] = [
       .init(
         "timestamp",
         .object([
@@ -14,8 +33,8 @@ enum EventText {
           .init("microseconds", .number(UInt64(time.nanoseconds / 1000))),
         ])),
       .init("event", .string(name)),
-      .init("data", .object(data)),
-    ]).line
+    ]
+    return JSONText.object(members + (data.map { [.init("data", .object($0))] } ?? [])).line
   }
 
   private static func content(_ event: JobEvent) -> (name: String, data: [JSONText.Member]) {

@@ -2,6 +2,9 @@
 ///
 /// Any number of threads may call it at once.
 package protocol GuestHold: Sendable {
+  /// Requests wait, or are about to.
+  var isStopped: Bool { get }
+
   /// Lets requests wait from now on, and returns when those that were being served are finished. Done
   /// also if they wait already.
   func stop() throws(ControlError)

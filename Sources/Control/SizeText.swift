@@ -37,4 +37,35 @@ package enum SizeText {
     }
     return unit == 0 ? "\(bytes) B" : "\(tenths.0).\(tenths.1) \(units[unit])"
   }
+
+  /// A size as QEMU writes it for people: three digits that say something, with the binary unit.
+  static func threeDigits(_ bytes: UInt64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
+    var unit = 0
+    // Below one thousand, not below 1024.
+    while unit + 1 < units.count, bytes >= UInt64(1000) << UInt64(10 * unit) { unit += 1 }
+    let shift = UInt128(10 * unit)
+    let value = UInt128(bytes)
+    let decimals =
+      if value >= 100 << shift { 0 } else if value >= 10 << shift { 1 } else if value >= 1 << shift
+      { 2 } else { 3 }
+    let scale = ([1, 10, 100, 1000] as [UInt128])[decimals]
+    let unitSize = UInt128(1) << shift
+    let (below, rest) = (value * scale).quotientAndRemainder(dividingBy: unitSize)
+    // To the nearest, or the even one of two, as printf does.
+    let isUp = rest * 2 > unitSize || (rest * 2 == unitSize && below % 2 == 1)
+    let number = isUp ? below + 1 : below
+    // Three digits cannot say one thousand.
+    if number == 1000, decimals == 0 { return "1e+03 \(units[unit])" }
+    var (whole, part) = number.quotientAndRemainder(dividingBy: scale)
+    var digits = String(whole)
+    var place = scale / 10
+    if part > 0 { digits += "." }
+    while part > 0 {
+      (whole, part) = part.quotientAndRemainder(dividingBy: place)
+      digits += String(whole)
+      place /= 10
+    }
+    return "\(digits) \(units[unit])"
+  }
 }

@@ -55,7 +55,7 @@ package enum ChainFilesystem {
     tell(memory, logger)
     let ending = Ending()
     let signals: SignalWatch
-    do { signals = try SignalWatch { _ in ending.requestUnmount() } } catch {
+    do { signals = try SignalWatch { _ in ending.signalled() } } catch {
       throw MountFailure("\(error)")
     }
     defer { signals.stop() }
@@ -68,7 +68,16 @@ package enum ChainFilesystem {
     let holds = disks.map {
       DeviceHold(device: $0.name, requests: RequestHold()) { ending.isServedByRings }
     }
-    let control = ControlPlane(disks: disks, holds: holds, time: SystemTimeSource())
+    let sizes = disks.indices.map { index in
+      DeviceSize(
+        device: disks[index].name, inode: InodeTree.inode(ofDevice: index),
+        caching: configuration.caching
+      ) { ending.session }
+    }
+    let control = ControlPlane(
+      disks: disks, holds: holds, sizes: sizes, time: SystemTimeSource(),
+      end: { ending.requestUnmount() })
+    ending.tells(control)
     do {
       var options = sessionOptions(configuration)
       if case .kept = memory { options.starting = .atOnce }
@@ -78,7 +87,7 @@ package enum ChainFilesystem {
       try serve(
         configuration, point, options, disks, holds, control, ending, logger, failures
       ) { () throws(MountFailure) in
-        try service?.start(control, unmount: { ending.requestUnmount() })
+        try service?.start(control)
         ready()
       }
     } catch {
@@ -114,8 +123,8 @@ package enum ChainFilesystem {
       mounted: FileTime(times.wallTime()))
     do {
       let session = try FuseSession(mountpoint: point, options: options, operations: operations)
-      ending.session(session)
-      defer { ending.session(nil) }
+      ending.ends(session)
+      defer { ending.ends(nil) }
       if configuration.resumesJobs {
         for sentence in control.resumeJobs() { logger.warning("\(sentence)") }
       }
@@ -186,20 +195,31 @@ package enum ChainFilesystem {
 private final class Ending: Sendable {
   private struct State {
     var session: FuseSession?
+    var control: ControlPlane?
     var isAsked = false
   }
 
   private let state = Monitor(State())
 
-  /// There is a session, and its requests come through io_uring.
-  var isServedByRings: Bool { state.withLock { $0.session }?.isServedByRings ?? false }
+  var session: FuseSession? { state.withLock { $0.session } }
 
-  func session(_ session: FuseSession?) {
+  /// There is a session, and its requests come through io_uring.
+  var isServedByRings: Bool { session?.isServedByRings ?? false }
+
+  func ends(_ session: FuseSession?) {
     let isAsked = state.withLock { state in
       state.session = session
       return state.isAsked
     }
     if isAsked { session?.requestUnmount() }
+  }
+
+  /// Who hears of a signal.
+  func tells(_ control: ControlPlane) { state.withLock { $0.control = control } }
+
+  func signalled() {
+    state.withLock { $0.control }?.announceEnd(.signal)
+    requestUnmount()
   }
 
   func requestUnmount() {

@@ -9,6 +9,8 @@ struct DeviceHold: GuestHold {
   /// The mount's requests come through io_uring.
   let isServedByRings: @Sendable () -> Bool
 
+  var isStopped: Bool { requests.isHolding }
+
   func stop() throws(ControlError) {
     // A request keeps its place of a ring until it is answered, and one that brings `cont` needs a place.
     if isServedByRings() {

@@ -87,6 +87,9 @@ struct InodeTree: Sendable {
     return nodes[Int(inode.rawValue) - 1]
   }
 
+  /// The number of a device's file: those are the first behind the root, in the devices' order.
+  static func inode(ofDevice number: Int) -> InodeNumber { inode(1 + number) }
+
   /// The number of a node.
   static func inode(_ index: Int) -> InodeNumber { InodeNumber(UInt64(index) + 1) }
 

@@ -73,6 +73,9 @@ package final class RequestHold: Sendable {
     self.countLimit = countLimit
   }
 
+  /// Requests that come wait.
+  package var isHolding: Bool { isStopped.load(ordering: .relaxed) }
+
   /// How many requests wait.
   package var waitingCount: Int { state.withLock { $0.waiting.count } }
 

@@ -109,6 +109,20 @@ internal import Synchronization
     if number != 0 { throw .connectionLost(number: number) }
   }
 
+  /// Has the kernel ask for the attributes of a file again when it next needs them.
+  ///
+  /// It asks nothing of its own and waits for no request, so any thread may call it. Under writeback
+  /// caching the kernel goes by its own size and time all the same.
+  package func forgetAttributes(of inode: InodeNumber) {
+    state.withLock { state in
+      guard case .serving = state.phase else { return }
+      // A negative offset leaves the pages of the file alone: to take them away would wait for their
+      // requests. A file that the kernel does not know has nothing to forget.
+      // Alive: as above, under the lock.
+      _ = unsafe fuse_lowlevel_notify_inval_inode(session, inode.rawValue, -1, 0)
+    }
+  }
+
   /// Ends the loop although the kernel is still connected.
   func endLoop() {
     state.withLock { state in

@@ -216,6 +216,13 @@ extension StreamJobs {
     do { try change() } catch { note(Sentence.about(disk.name, error.description)) }
   }
 
+  /// Does something to a disk that has no job, and gets none meanwhile.
+  package func whileIdle(_ body: () throws(ChainError) -> Void) throws(JobError) {
+    try reserve()
+    defer { state.withLock { $0.isReserved = false } }
+    do { try body() } catch { throw .chain(error, device: disk.name) }
+  }
+
   func reserve() throws(JobError) {
     let (refusal, previous) = state.withLock { state -> (JobError?, StreamJob?) in
       if state.isClosed { return (.closing(device: disk.name), nil) }

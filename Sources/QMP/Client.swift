@@ -30,8 +30,6 @@ final class Client: Sendable {
   /// What a client needs of the server.
   struct Service: Sendable {
     var control: ControlPlane
-    /// Ends the mount.
-    var quit: @Sendable () -> Void
     /// Takes a sentence for the log.
     var note: @Sendable (String) -> Void
     /// Takes a client in, unless there are too many.
@@ -85,7 +83,7 @@ final class Client: Sendable {
 
   private func work() {
     var session = SessionState()
-    let runner = CommandRunner(control: service.control)
+    var runner = CommandRunner(control: service.control)
     while let piece = nextPiece() {
       switch session.take(piece) {
       case .reply(let reply): send(.init(text: reply.line))
@@ -96,9 +94,8 @@ final class Client: Sendable {
           reply = SessionState.success(try runner.run(command, arguments), id: id)
         } catch { reply = SessionState.failure(error, id: id) }
         send(.init(text: reply.line))
-        if command == .quit, case .object(let members) = reply, members[0].name == "return" {
-          service.quit()
-        }
+        // Order: the reply is on its way before the connection may go.
+        if runner.hasQuit { service.control.quit() }
       }
     }
     outbox.withLock { $0.end() }
@@ -133,6 +130,12 @@ final class Client: Sendable {
     outbox.withLock { outbox in
       if outbox.schedule() { channel.eventLoop.execute { [self] in flush() } }
     }
+  }
+
+  /// Gives the socket what there is to be sent, as far as it takes it at once. Not for the event loop.
+  func sendWhatIsThere() {
+    // It fails only for a loop that has ended, and then nothing can be sent.
+    do { try channel.eventLoop.submit { [self] in flush() }.wait() } catch { return }
   }
 
   /// Sends what is there. Called by the event loop.

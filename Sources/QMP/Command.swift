@@ -4,11 +4,15 @@ internal import Control
 enum Command: String, CaseIterable {
   case queryVersion = "query-version"
   case queryCommands = "query-commands"
+  case queryStatus = "query-status"
   case queryBlock = "query-block"
   case queryNamedBlockNodes = "query-named-block-nodes"
+  case queryBlockstats = "query-blockstats"
   case queryBlockJobs = "query-block-jobs"
   case queryJobs = "query-jobs"
   case snapshot = "blockdev-snapshot-sync"
+  case transaction
+  case resize = "block_resize"
   case stream = "block-stream"
   case blockJobSetSpeed = "block-job-set-speed"
   case blockJobCancel = "block-job-cancel"
@@ -24,6 +28,8 @@ enum Command: String, CaseIterable {
   case jobFinalize = "job-finalize"
   case jobDismiss = "job-dismiss"
   case humanMonitorCommand = "human-monitor-command"
+  case stop
+  case cont
   case quit
 
   /// What query-commands returns.

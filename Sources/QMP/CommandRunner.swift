@@ -1,21 +1,30 @@
 internal import Control
 
-/// Carries out commands. Any number of sessions may call it at once.
+/// Carries out the commands of one session.
 struct CommandRunner: Sendable {
   private let control: ControlPlane
   private let human: MonitorRunner
+  /// The end of the mount was asked for, which everybody was told of: the session is to bring it about once
+  /// its reply is on the way.
+  private(set) var hasQuit = false
 
   init(control: ControlPlane) {
     self.control = control
     human = MonitorRunner(control: control)
   }
 
-  /// What a command returns. `quit` returns too; what follows it is the session's to do.
-  func run(_ command: Command, _ members: [JSONText.Member]) throws(QMPError) -> JSONText {
+  /// What a command returns.
+  mutating func run(_ command: Command, _ members: [JSONText.Member]) throws(QMPError) -> JSONText {
     var arguments = Arguments(members)
     switch command {
     case .queryVersion: return try answer(arguments) { Command.version }
     case .queryCommands: return try answer(arguments) { Command.list }
+    case .queryStatus: return try answer(arguments) { status }
+    case .queryBlockstats:
+      let ofNodes = try arguments.bool("query-nodes", otherwise: false)
+      return try answer(arguments) { () throws(ControlError) in
+        try ofNodes ? control.nodeStatistics() : control.deviceStatistics()
+      }
     case .queryBlock:
       return try answer(arguments) { () throws(ControlError) in try control.blockDevices() }
     case .queryNamedBlockNodes:
@@ -24,7 +33,13 @@ struct CommandRunner: Sendable {
       return try answer(arguments) { () throws(ControlError) in try control.blockNodes(images) }
     case .queryBlockJobs: return try answer(arguments) { control.blockJobs }
     case .queryJobs: return try answer(arguments) { control.jobs }
-    case .snapshot: try snapshot(&arguments)
+    case .snapshot:
+      let order = try TransactionText.snapshot(&arguments)
+      do { try control.snapshot(order) } catch { throw QMPError(error) }
+    case .transaction:
+      let actions = try TransactionText.actions(&arguments)
+      do { try control.carryOut(actions) } catch { throw QMPError(error) }
+    case .resize: try resize(&arguments)
     case .stream: try stream(&arguments)
     case .blockJobSetSpeed:
       let device = try arguments.string("device")
@@ -49,8 +64,20 @@ struct CommandRunner: Sendable {
       // There are no processors that it could choose from.
       _ = try arguments.optionalInteger("cpu-index")
       try arguments.finish()
+      if MonitorLine(line) == .quit {
+        quit()
+        return .string("")
+      }
       return .string(human.run(line))
-    case .quit: try arguments.finish()
+    case .stop:
+      try arguments.finish()
+      do { try control.stop() } catch { throw QMPError(error) }
+    case .cont:
+      try arguments.finish()
+      control.cont()
+    case .quit:
+      try arguments.finish()
+      quit()
     }
     return .object([])
   }
@@ -63,16 +90,24 @@ struct CommandRunner: Sendable {
     do { return try body() } catch { throw QMPError(error) }
   }
 
-  private func snapshot(_ arguments: inout Arguments) throws(QMPError) {
+  private mutating func quit() {
+    control.announceEnd(.quit)
+    hasQuit = true
+  }
+
+  private var status: JSONText {
+    let isPaused = control.isPaused
+    return .object([
+      .init("running", .bool(!isPaused)), .init("status", .string(isPaused ? "paused" : "running")),
+    ])
+  }
+
+  private func resize(_ arguments: inout Arguments) throws(QMPError) {
     let device = try arguments.optionalString("device")
     let node = try arguments.optionalString("node-name")
-    var order = SnapshotOrder(
-      device: device, node: node, file: try arguments.string("snapshot-file"))
-    order.newNode = try arguments.optionalString("snapshot-node-name")
-    order.format = try arguments.optionalString("format") ?? order.format
-    order.mode = try arguments.choice("mode", otherwise: order.mode)
+    let size = try arguments.integer("size")
     try arguments.finish()
-    do { try control.snapshot(order) } catch { throw QMPError(error) }
+    do { try control.resize(device: device, node: node, to: size) } catch { throw QMPError(error) }
   }
 
   private func stream(_ arguments: inout Arguments) throws(QMPError) {
@@ -92,7 +127,7 @@ struct CommandRunner: Sendable {
     order.autoFinalize = try arguments.bool("auto-finalize", otherwise: true)
     order.autoDismiss = try arguments.bool("auto-dismiss", otherwise: true)
     try arguments.finish()
-    do { try control.stream(order) } catch { throw QMPError(error) }
+    do { try control.blockStream(order) } catch { throw QMPError(error) }
   }
 
   private func blockJob(

@@ -6,24 +6,45 @@ enum MonitorCommand: String, CaseIterable {
   case blockJobPause = "block_job_pause"
   case blockJobResume = "block_job_resume"
   case blockJobSetSpeed = "block_job_set_speed"
+  case blockResize = "block_resize"
   case blockStream = "block_stream"
+  case cont
   case help
   case info
+  case quit
   case snapshot = "snapshot_blkdev"
+  case stop
 
   /// A subject of `info`. The raw values are QEMU's names.
   enum Subject: String, CaseIterable {
     case block
     case blockJobs = "block-jobs"
+    case status
 
     /// What `help` says of it, with a newline.
     var usage: String {
       switch self {
       case .block:
-        // QEMU has -n and -v too; what they tell is in query-named-block-nodes.
-        "info block [device] -- show info of one block device or all block devices\n"
+        "info block [-n] [-v] [device] -- show info of one block device or all block devices "
+          + "(-n: show named nodes; -v: show details)\n"
       case .blockJobs: "info block-jobs  -- show progress of ongoing block device operations\n"
+      case .status: "info status  -- show the current VM status (running|paused)\n"
       }
+    }
+  }
+
+  /// How a complaint calls it: with its short name, if it has one.
+  var title: String { shortName.map { "\(rawValue)|\($0)" } ?? rawValue }
+
+  private var shortName: String? {
+    switch self {
+    case .cont: "c"
+    case .help: "?"
+    case .quit: "q"
+    case .stop: "s"
+    case .blockJobCancel, .blockJobComplete, .blockJobPause, .blockJobResume, .blockJobSetSpeed,
+      .blockResize, .blockStream, .info, .snapshot:
+      nil
     }
   }
 
@@ -35,11 +56,11 @@ enum MonitorCommand: String, CaseIterable {
 
   /// The command of a name, which may also be one that people write for it.
   init?(name: String) {
-    switch name {
-    case "?": self = .help
-    case "block-stream": self = .blockStream
-    default: self.init(rawValue: name)
-    }
+    let short = Self.allCases.first { $0.shortName == name }
+    // The last is QMP's name, which people write too.
+    guard let command = short ?? Self(rawValue: name == "block-stream" ? "block_stream" : name)
+    else { return nil }
+    self = command
   }
 
   /// What `help` says of it, with a newline: QEMU's words.
@@ -60,6 +81,10 @@ enum MonitorCommand: String, CaseIterable {
       "block_job_resume device -- resume a paused background block operation\n"
     case .blockJobSetSpeed:
       "block_job_set_speed device speed -- set maximum speed for a background block operation\n"
+    case .blockResize: "block_resize device size -- resize a block image\n"
+    case .cont: "cont|c  -- resume emulation\n"
+    case .quit: "quit|q  -- quit the emulator\n"
+    case .stop: "stop|s  -- stop emulation\n"
     case .blockStream:
       "block_stream device [speed [base]] -- copy data from a backing file into a block device\n"
     case .help: "help|? [cmd] -- show the help\n"

@@ -5,7 +5,12 @@ enum MonitorLine: Equatable {
   /// There is nothing to do but to print this.
   case text(String)
   case blockJobs
-  case block(device: String?)
+  case block(BlockQuestion)
+  case status
+  case stop
+  case cont
+  case quit
+  case resize(device: String, size: Int64)
   case stream(StreamOrder)
   case snapshot(SnapshotOrder)
   case act(JobAction, job: String)
@@ -16,22 +21,24 @@ enum MonitorLine: Equatable {
     if name.isEmpty {
       self = .text("")
     } else if let command = MonitorCommand(name: name) {
-      self.init(command, rest, line)
+      self.init(command, rest, line, named: name)
     } else {
       self = Self.unknown(line, rest)
     }
   }
 
-  private init(_ command: MonitorCommand, _ rest: Substring, _ line: String) {
+  private init(
+    _ command: MonitorCommand, _ rest: Substring, _ line: String, named name: String
+  ) {
     switch command {
     case .info: self.init(info: rest, line)
     case .help: self = .text(Self.help(rest, line))
     case .blockJobCancel, .blockJobComplete, .blockJobPause, .blockJobResume, .blockJobSetSpeed,
-      .blockStream, .snapshot:
+      .blockResize, .blockStream, .cont, .quit, .snapshot, .stop:
       do throws(MonitorWords.Fault) {
-        var words = MonitorWords(rest, of: command.rawValue)
+        var words = MonitorWords(rest, of: command.title)
         self = try Self.order(command, &words)
-      } catch { self = Self.complaint(error, about: command.rawValue) }
+      } catch { self = Self.complaint(error, about: name) }
     }
   }
 
@@ -48,10 +55,15 @@ enum MonitorLine: Equatable {
     }
     do throws(MonitorWords.Fault) {
       var words = MonitorWords(rest, of: name)
-      _ = try words.options("")
+      let options = try words.options(subject == .block ? "nv" : "")
       switch subject {
-      case .block: self = .block(device: try words.optionalWord("block device name"))
+      case .block:
+        self = .block(
+          BlockQuestion(
+            name: try words.optionalWord("block device name"), ofNodes: options.contains("n"),
+            isVerbose: options.contains("v")))
       case .blockJobs: self = .blockJobs
+      case .status: self = .status
       }
       try words.finish()
     } catch { self = Self.complaint(error, about: "info \(name)") }
@@ -60,7 +72,13 @@ enum MonitorLine: Equatable {
   private static func order(
     _ command: MonitorCommand, _ words: inout MonitorWords
   ) throws(MonitorWords.Fault) -> MonitorLine {
+    if let line = machine(command) {
+      try words.finish()
+      return line
+    }
     var options: Set<Character> = []
+    // It is taken and changes nothing.
+    if command == .blockStream { _ = try words.options("a") }
     if command == .blockJobCancel { options = try words.options("f") }
     if command == .snapshot { options = try words.options("n") }
     let device = try words.word("block device name")
@@ -87,10 +105,24 @@ enum MonitorLine: Equatable {
       line = .act(options.contains("f") ? .cancel : .cancelUnlessPaused, job: device)
     case .blockJobPause: line = .act(.pause, job: device)
     case .blockJobResume: line = .act(.resume, job: device)
-    case .blockJobComplete, .help, .info: line = .act(.complete, job: device)
+    case .blockResize: line = .resize(device: device, size: try words.size())
+    case .blockJobComplete, .cont, .help, .info, .quit, .stop:
+      line = .act(.complete, job: device)
     }
     try words.finish()
     return line
+  }
+
+  /// What takes no arguments.
+  private static func machine(_ command: MonitorCommand) -> MonitorLine? {
+    switch command {
+    case .cont: .cont
+    case .quit: .quit
+    case .stop: .stop
+    case .blockJobCancel, .blockJobComplete, .blockJobPause, .blockJobResume, .blockJobSetSpeed,
+      .blockResize, .blockStream, .help, .info, .snapshot:
+      nil
+    }
   }
 
   private static func help(_ rest: Substring, _ line: String) -> String {

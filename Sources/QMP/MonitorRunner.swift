@@ -23,8 +23,13 @@ struct MonitorRunner: Sendable {
       switch line {
       case .text(let text): return text
       case .blockJobs: return try control.text(of: .status)
-      case .block(nil): return try control.text(of: .block)
-      case .block(let device?): return try control.blockInfo(device: device) ?? ""
+      case .block(let question): return try control.blockInfo(question)
+      case .status: return "VM status: \(control.isPaused ? "paused" : "running")\n"
+      case .stop: try control.stop()
+      case .cont: control.cont()
+      case .quit: control.quit()
+      case .resize(let device, let size):
+        try control.resize(device: device, node: nil, to: size)
       case .stream(let order): try control.stream(order)
       case .snapshot(let order): try control.snapshot(order)
       case .act(let action, let job): try control.act(action, onJob: job)

@@ -64,6 +64,11 @@ struct QMPError: Error, Equatable {
     case .badNodeName(let name): "Invalid node-name: '\(name)'"
     case .nodeNameInUse: "New overlay node-name already in use"
     case .nodeNameMissing: "New overlay node-name missing"
+    case .aborted: "Transaction aborted using Abort action"
+    case .negativeSize: "Parameter 'size' expects a >0 size"
+    case .sizeTooLarge(let size, let limit): "offset(\(size)) exceeds maximum(\(limit))"
+    case .unevenSize: "The new size must be a multiple of 512"
+    case .readOnlyImage: "Image is read-only"
     case .badFormat(let format): "Unknown file format '\(format)'"
     }
   }

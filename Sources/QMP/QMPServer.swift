@@ -32,16 +32,13 @@ package final class QMPServer: Sendable {
 
   /// Serves clients from now on.
   ///
-  /// - Parameters:
-  ///   - quit: called when a client asks for the end of the mount; must not wait for it.
-  ///   - note: takes a sentence for the log.
+  /// `note` takes a sentence for the log.
   package func start(
-    _ control: ControlPlane, quit: @escaping @Sendable () -> Void,
-    note: @escaping @Sendable (String) -> Void
+    _ control: ControlPlane, note: @escaping @Sendable (String) -> Void
   ) throws(SocketRefusal) {
     guard let socket = place.take() else { return }
     let service = Client.Service(
-      control: control, quit: quit, note: note, admit: { [weak self] in self?.admit($0) == true },
+      control: control, note: note, admit: { [weak self] in self?.admit($0) == true },
       left: { [weak self] in self?.left($0) })
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     state.withLock { $0.group = group }
@@ -70,6 +67,8 @@ package final class QMPServer: Sendable {
       state.isStopped = true
       return (Array(state.clients.values), state.group)
     }
+    // Why the mount ends, and the reply to who ended it, should be on their way before the connection goes.
+    for client in clients { client.sendWhatIsThere() }
     for client in clients { client.close() }
     state.wait(while: { !$0.clients.isEmpty })
     guard let group else { return }

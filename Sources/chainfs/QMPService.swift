@@ -12,12 +12,10 @@ struct QMPService: MountService {
     server = try QMPServer(path: path)
   }
 
-  func start(
-    _ control: ControlPlane, unmount: @escaping @Sendable () -> Void
-  ) throws(MountFailure) {
+  func start(_ control: ControlPlane) throws(MountFailure) {
     let logger = Logger(label: "chainfs")
     do throws(SocketRefusal) {
-      try server.start(control, quit: unmount) { sentence in logger.warning("\(sentence)") }
+      try server.start(control) { sentence in logger.warning("\(sentence)") }
     } catch { throw MountFailure("\(error)") }
   }
 

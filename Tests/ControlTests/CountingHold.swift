@@ -12,6 +12,8 @@ final class CountingHold: GuestHold {
     set { state.withLock { $0.refusal = newValue } }
   }
 
+  var isStopped: Bool { calls.last == "stop" }
+
   func stop() throws(ControlError) {
     if let refusal { throw refusal }
     state.withLock { $0.calls.append("stop") }

@@ -119,8 +119,8 @@ struct OrderTests {
       #expect(snapshot(device: nil, node: "#vda.2") { $0.newNode = "sn" } == nil)
       #expect(snapshot { $0.newNode = "sn" } == .nodeNameInUse("sn"))
       #expect(try plane.blockNodes(.flat).line.contains("\"node-name\": \"sn\""))
-      #expect(try plane.blockInfo(device: "vda")?.contains(file) == true)
-      #expect(try plane.blockInfo(device: "no") == nil)
+      #expect(try plane.blockInfo(BlockQuestion(name: "vda")).contains(file))
+      #expect(try plane.blockInfo(BlockQuestion(name: "no")).isEmpty)
     }
   }
 }

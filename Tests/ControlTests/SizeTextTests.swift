@@ -36,4 +36,17 @@ struct SizeTextTests {
   func people(bytes: UInt64, text: String) {
     #expect(SizeText.forPeople(bytes) == text)
   }
+
+  @Test(
+    "three digits of a size are those that QEMU writes",
+    arguments: [
+      (0, "0 B"), (1, "1 B"), (999, "999 B"), (1000, "0.977 KiB"), (1024, "1 KiB"),
+      (1536, "1.5 KiB"), (12345, "12.1 KiB"), (197_120, "192 KiB"), (1_023_000, "999 KiB"),
+      (1_023_999, "1e+03 KiB"), (1_024_000, "0.977 MiB"), (1_376_256, "1.31 MiB"),
+      (1_572_864_000, "1.46 GiB"), (8_716_288, "8.31 MiB"), (1 << 62, "4 EiB"),
+      (10_480_517, "9.99 MiB"), (10_485_555, "10 MiB"),
+    ] as [(UInt64, String)])
+  func threeDigits(bytes: UInt64, text: String) {
+    #expect(SizeText.threeDigits(bytes) == text)
+  }
 }

@@ -164,7 +164,7 @@ struct BlockTextTests {
     let layers = [layer(0, "/p/sn1.qcow2", "qcow2"), layer(1, "/p/base.raw", "raw")]
     #expect(
       BlockText.info(
-        device: "vda", layers: layers, isReadOnly: false, detectZeroes: .off, ioStatus: .ok)
+        device: "vda", layers: layers[...], isReadOnly: false, detectZeroes: .off, ioStatus: .ok)
           == """
           vda: /p/sn1.qcow2 (qcow2)
               Cache mode:       writeback

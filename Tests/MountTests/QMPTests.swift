@@ -7,7 +7,7 @@ extension MountTests {
   struct QMPTests {
     /// A client in a few lines, for the scripts below: `c(command, name=value...)` is what it returns,
     /// `events` what came meanwhile.
-    private static let client = """
+    static let client = """
       import json, os, select, socket, sys, time
       class Client:
           def __init__(self, path="s", negotiate=True):
@@ -150,8 +150,11 @@ extension MountTests {
         assert c.fails("block-stream", device="vda", job_id="1bad") == (
             "GenericError: Invalid job ID '1bad'")
         assert c.fails("block-stream", device="sn") == "GenericError: Invalid job ID ''"
+        assert c.events == [], c.events
         assert c.fails("block-stream", device="vda", speed=-1) == (
             "GenericError: Parameter 'speed' expects a non-negative value")
+        assert c.words() == "created null"
+        c.events = []
         assert c.fails("block-job-cancel", device="x") == (
             "DeviceNotActive: Block job 'x' not found")
         assert c.fails("job-cancel", id="x") == "GenericError: Job not found"
@@ -232,7 +235,7 @@ extension MountTests {
         here = os.getcwd()
         assert c.hmp("info block-jobs") == "No active jobs\\r\\n"
         assert c.hmp("info block vda") == (
-            f"vda: {here}/top.qcow2 (qcow2)\\r\\n    Cache mode:       writeback\\r\\n"
+            f"vda (#vda.2): {here}/top.qcow2 (qcow2)\\r\\n    Cache mode:       writeback\\r\\n"
             f"    Backing file:     {here}/mid.qcow2 (chain depth: 2)\\r\\n")
         assert c.hmp("info block no") == ""
         assert c.hmp("block_stream vda 1 no") == (

@@ -30,7 +30,16 @@ import Testing
     arguments: [
       ("", .text("")), ("  \t", .text("")),
       ("info block-jobs", .blockJobs), ("  info   block-jobs  ", .blockJobs),
-      ("info block", .block(device: nil)), ("info block vda", .block(device: "vda")),
+      ("info block", .block(BlockQuestion(name: nil))),
+      ("info block vda", .block(BlockQuestion(name: "vda"))),
+      ("info block -v", .block(BlockQuestion(name: nil, isVerbose: true))),
+      ("info block -n -v x", .block(BlockQuestion(name: "x", ofNodes: true, isVerbose: true))),
+      ("info block -nv", .block(BlockQuestion(name: "v", ofNodes: true))),
+      ("info status", .status), ("stop", .stop), ("s", .stop), ("cont", .cont), (" c ", .cont),
+      ("quit", .quit), ("q", .quit),
+      ("block_resize vda 17", .resize(device: "vda", size: 17 << 20)),
+      ("block_resize vda 512b", .resize(device: "vda", size: 512)),
+      ("block_stream -a vda", stream("vda")),
       ("block_stream vda", stream("vda")), ("block-stream vda", stream("vda")),
       ("block_stream vda 1", stream("vda", speed: 1 << 20)),
       ("block_stream vda 0.5k", stream("vda", speed: 512)),
@@ -53,6 +62,7 @@ import Testing
       ("info nope", .text("unknown command: 'info nope'\n")),
       ("help nope", .text("unknown command: 'nope'\n")),
       ("help help", .text("help|? [cmd] -- show the help\n")),
+      ("help c", .text("cont|c  -- resume emulation\n")),
       ("? block_job_pause", .text(MonitorCommand.blockJobPause.usage)),
       ("help info block-jobs", .text(MonitorCommand.Subject.blockJobs.usage)),
     ] as [(String, MonitorLine)])
@@ -84,6 +94,12 @@ import Testing
       ("info block-jobs x", "block-jobs: extraneous characters at the end of line"),
       ("info block vda x", "block: extraneous characters at the end of line"),
       ("info block -q", "block: unsupported option -q"),
+      ("info status x", "status: extraneous characters at the end of line"),
+      ("stop x", "stop|s: extraneous characters at the end of line"),
+      ("s x", "stop|s: extraneous characters at the end of line"),
+      ("q x", "quit|q: extraneous characters at the end of line"),
+      ("block_resize vda", "invalid size"), ("block_resize vda -1", "invalid size"),
+      ("block_stream -x vda", "block_stream: unsupported option -x"),
     ])
   func wrong(line: String, complaint: String) {
     let words = line.split(separator: " ")

@@ -68,7 +68,7 @@ package final class HostFile: BlockStorage {
 
   let wasOpenedForWriting: Bool
   private let locking: Locking
-  private let lock: Monitor<ImageLock>
+  let lock: Monitor<ImageLock>
   // Relaxed: a refusal needs no order with the bytes; who changes roles keeps writers off by itself.
   private let refusesWrites: Atomic<Bool>
   private let isStopped = Atomic(false)
@@ -122,7 +122,7 @@ package final class HostFile: BlockStorage {
     }
   }
 
-  private init(
+  init(
     _ path: String, _ descriptor: consuming OwnedDescriptor, _ access: Access,
     _ locking: Locking, _ role: StorageRole, _ pageCache: PageCache
   ) throws(StorageError) {

@@ -88,6 +88,45 @@ struct ImageLock: Equatable {
     unshared.removeAll { !kept.unshared.contains($0) }
   }
 
+  /// Becomes `next` on an open file while `other`, which another open file of ours has on the same file,
+  /// becomes none; or throws and leaves both as they were.
+  mutating func takeOver(
+    _ next: ImageLock, from other: inout ImageLock, of otherDescriptor: Int32, descriptor: Int32,
+    path: String
+  ) throws(StorageError) {
+    precondition(self == .none, "locks are taken over beside others")
+    do throws(StorageError) {
+      for byte in next.bytes {
+        do throws(SystemError) { try SystemCall.shareByte(descriptor, byte) } catch {
+          throw .system(path: path, error)
+        }
+      }
+    } catch {
+      Self.release(next.bytes, descriptor: descriptor)
+      throw error
+    }
+    let before = other
+    // Order: ours stand before the other's go; a stranger sees one of the two at any moment.
+    other.giveBack(allBut: .none, descriptor: otherDescriptor)
+    do throws(StorageError) {
+      try next.checkOthers(descriptor: descriptor, path: path)
+    } catch {
+      other.set(before, descriptor: otherDescriptor)
+      Self.release(next.bytes, descriptor: descriptor)
+      throw error
+    }
+    self = next
+  }
+
+  /// Becomes `next` on an open file without looking at others, which have been kept off all the time.
+  mutating func set(_ next: ImageLock, descriptor: Int32) {
+    for byte in next.bytes where !bytes.contains(byte) {
+      // The kernel has just been given as many back, and nobody's shared lock stands in the way.
+      do throws(SystemError) { try SystemCall.shareByte(descriptor, byte) } catch {}
+    }
+    self = next
+  }
+
   /// Throws if another open file stands in the way.
   private func checkOthers(descriptor: Int32, path: String) throws(StorageError) {
     for permission in used {

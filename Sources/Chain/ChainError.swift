@@ -51,6 +51,10 @@ package enum ChainError: Error, Sendable {
   case notStreamed(disk: String, range: GuestRange)
   /// No string was found by which the active image's header could name the base.
   case backingStringInvalid(string: String, overlay: String, base: String)
+  /// A layer below the active image takes no stream.
+  case layerRefused(path: String, reason: String)
+  /// The host lets a layer below the active image only be read.
+  case layerReadOnly(path: String)
   /// A snapshot was refused; nothing changed.
   case snapshotRefused(path: String, kind: FailureKind, reason: String)
   /// The size of the disk cannot be changed so.
@@ -76,6 +80,8 @@ extension ChainError {
     case .closed: .io
     case .notStreamed: .busy
     case .backingStringInvalid: .invalid
+    case .layerRefused: .unsupported
+    case .layerReadOnly: .readOnly
     case .snapshotRefused(_, let kind, _): kind
     case .growRefused(_, let kind, _): kind
     }
@@ -130,6 +136,10 @@ extension ChainError: CustomStringConvertible {
       "\(disk): bytes at \(range.offset.rawValue) are only in the layers that were to be dropped"
     case .backingStringInvalid(let string, let overlay, let base):
       "\(string) does not lead from \(overlay) to \(base)"
+    case .layerRefused(let path, let reason):
+      "\(path) cannot be streamed into: \(reason)"
+    case .layerReadOnly(let path):
+      "\(path) cannot be streamed into: the file can only be read; make it writable"
     case .snapshotRefused(let path, _, let reason): "no snapshot at \(path): \(reason)"
     case .growRefused(let disk, _, let reason): "\(disk) cannot grow: \(reason)"
     }

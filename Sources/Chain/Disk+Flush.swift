@@ -23,6 +23,7 @@ extension Disk {
 
   /// Lets clusters be used again that no durable table points to any more.
   private func releaseFreed() throws(ChainError) {
+    if !reusesFreed { return }
     let isWaiting = try withLayers { layers throws(ChainError) in
       layers.writable?.hasFreedClusters ?? false
     }

@@ -34,15 +34,21 @@ extension Disk {
     try withLayers { layers throws(ChainError) in layers.active.image.internalSnapshotCount }
   }
 
-  /// The layer below the active image that goes by this name.
+  /// The layer below the active image, or below another one, that goes by this name.
   ///
   /// A layer is known by its file name, its path, and the string by which the image above it names
   /// it; a name that leads to its file from that image's directory is its name too. The topmost
   /// layer wins.
-  package func findLayer(named name: String) throws(ChainError) -> LayerID {
+  package func findLayer(
+    named name: String, below target: LayerID? = nil
+  ) throws(ChainError) -> LayerID {
     try withLayers { layers throws(ChainError) in
-      var overlay = layers.active
-      for layer in layers.backing.layers {
+      guard let above = layers.index(of: target ?? layers.active.id) else {
+        throw gone(target ?? layers.active.id, layers)
+      }
+      var overlay = layers.all[above]
+      let lower = layers.backing.layers[above...]
+      for layer in lower {
         if name == layer.path || name == PlacePath.fileName(of: layer.path)
           || name == layer.namedAs
         {
@@ -53,7 +59,7 @@ extension Disk {
       }
       throw .noSuchLayer(
         disk: self.name, name: name,
-        have: layers.backing.layers.prefix(16).map { PlacePath.fileName(of: $0.path) })
+        have: lower.prefix(16).map { PlacePath.fileName(of: $0.path) })
     }
   }
 

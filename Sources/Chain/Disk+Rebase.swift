@@ -123,14 +123,15 @@ extension Disk {
   }
 
   /// The same layers, the topmost of them known by the string that the active image has for it now.
-  private func renamed(_ layers: [Layer], topmost string: String?) -> [Layer] {
+  func renamed(_ layers: [Layer], topmost string: String?) -> [Layer] {
     guard let first = layers.first, let string else { return layers }
     let again = Layer(
       id: first.id, image: first.image, path: first.path, namedAs: string, use: first.use)
     return [again] + layers.dropFirst()
   }
 
-  private func gone(_ base: LayerID, _ layers: DiskLayers) -> ChainError {
+  /// What is said of a layer that is looked for below the active image, and is not there.
+  func gone(_ base: LayerID, _ layers: DiskLayers) -> ChainError {
     .noSuchLayer(
       disk: name, name: "number \(base.rawValue)",
       have: layers.backing.layers.prefix(16).map { PlacePath.fileName(of: $0.path) })

@@ -32,8 +32,10 @@ package final class Disk: Sendable {
   let gate = SharedGate()
   let map: MergedMap
   let inflated: InflatedClusters
-  let load = GuestLoad()
+  let load: GuestLoad
   let flusher = BackgroundFlusher()
+  /// Clusters that were freed are used again; not where another disk reads from the active image too.
+  let reusesFreed: Bool
   /// The names of one layer's internal snapshots as views have them: those that were asked for last.
   let snapshotNames = Monitor<SnapshotNames?>(nil)
 
@@ -47,10 +49,13 @@ package final class Disk: Sendable {
   /// that began in its middle has not seen all of it. Relaxed: it only saves idle flushes.
   let hasWrites = Atomic<Bool>(false)
 
+  /// A disk, `outer` being the one around it if it is an inner one: their guest is the same.
   init(
     layers: DiskLayers, configuration: DeviceConfiguration, timeSource: any TimeSource,
-    files: any ImageFiles
+    files: any ImageFiles, around outer: Disk? = nil
   ) {
+    load = outer?.load ?? GuestLoad()
+    reusesFreed = outer == nil
     name = configuration.name
     isReadOnly = layers.writable == nil
     let clusterSize = layers.active.image.clusterSize

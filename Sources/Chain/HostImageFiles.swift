@@ -43,6 +43,18 @@ package struct HostImageFiles: ImageFiles {
     return file
   }
 
+  /// Opens the very file that is open already, whatever its path leads to by now.
+  package func writer(over layer: any BlockStorage) throws(StorageError) -> any BlockStorage {
+    guard let file = layer as? HostFile else { throw .readOnly(path: layer.path) }
+    return try file.writer()
+  }
+
+  /// The layer has the locks again before the writer is closed.
+  package func giveUp(_ writer: any BlockStorage, over layer: any BlockStorage) {
+    guard let writer = writer as? HostFile, let file = layer as? HostFile else { return }
+    file.takeBack(from: writer)
+  }
+
   /// Takes the name of a file away, and makes that durable.
   package func remove(_ path: String) throws(StorageError) {
     try call(path) { () throws(SystemError) in try AtomicFile.remove(path: path) }

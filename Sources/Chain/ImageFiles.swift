@@ -14,6 +14,11 @@ package protocol ImageFiles: Sendable {
   func create(
     _ path: String, like other: any BlockStorage, isLocked: Bool
   ) throws(StorageError) -> any BlockStorage
+  /// Opens the file of a backing layer once more, for writing; its locks go to what is returned, which
+  /// has those of an active image then. If it throws, the layer has its locks as before.
+  func writer(over layer: any BlockStorage) throws(StorageError) -> any BlockStorage
+  /// Undoes that, for a writer that was not put to use.
+  func giveUp(_ writer: any BlockStorage, over layer: any BlockStorage)
   /// Takes the name of a file away.
   func remove(_ path: String) throws(StorageError)
   /// Makes the name of a file durable.

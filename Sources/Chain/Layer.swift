@@ -115,6 +115,23 @@ extension Layer: MappingSource {
   }
 }
 
+/// A layer as the object knows it that stands for it now: an older one may know less of its tables.
+struct NewestTables: MappingSource {
+  let id: LayerID
+  let image: any Image
+
+  init(of layer: Layer) {
+    id = layer.id
+    image = layer.use.image
+  }
+
+  var end: GuestOffset { GuestOffset(rawValue: image.virtualSize) }
+
+  func mapping(at offset: GuestOffset, upTo limit: UInt64) throws(ChainError) -> MappedExtent {
+    try onImage { () throws(ImageError) in try image.mapping(at: offset, upTo: limit) }
+  }
+}
+
 /// The layers below the active image, topmost first, as they are between two changes of the chain.
 final class BackingLayers: Sendable {
   let layers: [Layer]
@@ -123,7 +140,8 @@ final class BackingLayers: Sendable {
   /// Another number after each snapshot and rebase.
   let version: UInt64
 
-  // What each layer and all below it take; it does not change while they are backing layers.
+  // What each layer and all below it take; it does not change while they are backing layers, but for one
+  // that is streamed into, whose growth is told when that is over.
   private let allocatedFrom: [UInt64]
 
   init(layers: [Layer], version: UInt64) throws(ChainError) {

@@ -10,8 +10,10 @@ internal import ImageDriver
 //     view        one more while it is open
 //     rebase      the chain's use ends; the last to end closes the files
 //
-// An image that has grown is another object over the same files. What is asked here is always the
-// newest one: only that knows which entries of its tables wait for the disk.
+// An image that has grown is another object over the same files, and so is a layer that a stream writes
+// to, over other open files of them. What is asked here is always the newest one: only that knows which
+// entries of its tables wait for the disk, and has the locks. Older open files are closed with the last
+// object that reads through them.
 
 /// Who needs the files of one layer, and the image as it is now.
 final class LayerUse: Sendable {

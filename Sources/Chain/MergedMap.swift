@@ -9,8 +9,9 @@ internal import ImageDriver
 //
 //     chain changes        what happens to the granules that are here
 //     snapshot             nothing; the next lookup lays the one new layer over the old extents
-//     rebase to a base     nothing; the next lookup asks the base and what is below it again,
-//                          for the extents alone whose layer has left
+//     rebase to a base     nothing; the next lookup asks the layers that are left again, for the
+//                          extents alone whose layer has left
+//     stream into a layer  nothing: what it gained reads as what was known before, from where it was
 //
 // Both are seen by comparing the chain's version with the one that the granule was merged for. The
 // chain changes only under the exclusive side of the disk's gate and lookups run under the shared one,
@@ -119,7 +120,9 @@ final class MergedMap: Sendable {
     while true {
       do throws(ChainError) {
         var merge = ExtentMerge(range: GuestRange(offset: offset, length: length))
-        for layer in backing.layers where !merge.isComplete { try merge.add(layer) }
+        for layer in backing.layers where !merge.isComplete {
+          try merge.add(NewestTables(of: layer))
+        }
         let extents = merge.finish()
         return BelowExtent(
           layer: extents[0].layer.flatMap { backing.layer($0) }, mapping: extents[0].mapping,
@@ -128,6 +131,14 @@ final class MergedMap: Sendable {
         if length <= 512 { throw error }
         length = max(512, length / 2)
       }
+    }
+  }
+
+  /// Forgets all that was merged. For who holds the gate exclusively: nothing is being merged.
+  func forget() {
+    state.withLock { state in
+      precondition(state.merging.isEmpty, "a map is emptied while it is being filled")
+      state = State()
     }
   }
 
@@ -163,8 +174,9 @@ final class MergedMap: Sendable {
       // What a layer says about the granule is in the map from here on, and few of its tables serve two.
       // They go at once: those of all layers together would be the most memory that a deep chain takes.
       func add(_ layer: Layer) throws(ChainError) {
-        defer { layer.image.releaseTables() }
-        try merge.add(layer)
+        let tables = NewestTables(of: layer)
+        defer { tables.image.releaseTables() }
+        try merge.add(tables)
       }
       for layer in backing.layers {
         if let earlier, layer.id <= earlier.top { break }

@@ -29,6 +29,11 @@ package final class EncryptedStorage: BlockStorage {
     self.cipher = cipher
   }
 
+  /// The same cipher before another open file of the same bytes.
+  package func over(_ base: any BlockStorage) -> EncryptedStorage {
+    EncryptedStorage(base, cipher: cipher)
+  }
+
   /// There is a key: bytes can be read and written.
   package var isOpen: Bool { cipher != nil }
 

@@ -161,6 +161,12 @@ struct OpenPolicyTests {
     ) throws(StorageError) -> any BlockStorage {
       try host.create(path, like: other, isLocked: isLocked)
     }
+    func writer(over layer: any BlockStorage) throws(StorageError) -> any BlockStorage {
+      try host.writer(over: layer)
+    }
+    func giveUp(_ writer: any BlockStorage, over layer: any BlockStorage) {
+      host.giveUp(writer, over: layer)
+    }
     func remove(_ path: String) throws(StorageError) { try host.remove(path) }
     func flushName(of path: String) throws(StorageError) { try host.flushName(of: path) }
     func identity(of path: String) throws(StorageError) -> StorageIdentity {

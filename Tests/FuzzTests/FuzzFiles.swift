@@ -63,6 +63,13 @@ final class FuzzFiles: ImageFiles {
     return file
   }
 
+  func writer(over layer: any BlockStorage) throws(StorageError) -> any BlockStorage {
+    let file = try file(layer.path)
+    try file.changeRole(to: .active)
+    return file
+  }
+  func giveUp(_ writer: any BlockStorage, over layer: any BlockStorage) { writer.becomeBacking() }
+
   func remove(_ path: String) throws(StorageError) { files.withLock { $0[path] = nil } }
   func flushName(of path: String) throws(StorageError) {}
   func identity(of path: String) throws(StorageError) -> StorageIdentity {

@@ -180,6 +180,18 @@ extension SimulatedFiles {
     return disk
   }
 
+  /// The same disk, as one that may be written to.
+  package func writer(over layer: any BlockStorage) throws(StorageError) -> any BlockStorage {
+    guard let disk = layer as? SimulatedDisk else { throw .readOnly(path: layer.path) }
+    try disk.changeRole(to: .active)
+    return disk
+  }
+
+  /// The disk is a backing file again.
+  package func giveUp(_ writer: any BlockStorage, over layer: any BlockStorage) {
+    writer.becomeBacking()
+  }
+
   private func added(_ path: String) -> SimulatedDisk? {
     let watch = watch
     let made = state.withLock { state -> SimulatedDisk? in

@@ -5,6 +5,10 @@ package import HostSystem
 package enum JobError: Error, Sendable {
   /// The device has a job already, or one is just being started.
   case busy(device: String)
+  /// Another job has a layer in hand that this one would need.
+  case layerBusy(LayerID, path: String, device: String)
+  /// There are as many streams into layers of the device as there may be.
+  case tooMany(Int, device: String)
   /// There is no job to act on.
   case noJob(device: String)
   /// An id that no job may have.
@@ -43,7 +47,9 @@ extension JobError: CustomStringConvertible {
   /// What upper layers act on.
   package var kind: FailureKind {
     switch self {
-    case .busy, .closing, .idInUse, .undismissed, .notPending, .pending, .notConcluded: .busy
+    case .busy, .layerBusy, .tooMany, .closing, .idInUse, .undismissed, .notPending, .pending,
+      .notConcluded:
+      .busy
     case .noJob, .noneConcluded: .notFound
     case .badID: .invalid
     case .failed(let failure): failure.kind
@@ -60,6 +66,10 @@ extension JobError: CustomStringConvertible {
   package var description: String {
     switch self {
     case .busy(let device): "\(device): the device has a job already; cancel it or wait for its end"
+    case .layerBusy(_, let path, let device):
+      "\(device): another job has \(path) in hand; cancel it or wait for its end"
+    case .tooMany(let count, let device):
+      "\(device): \(count) streams into its layers run already; wait for the end of one"
     case .noJob(let device): "\(device): no job is running"
     case .badID(let id, let device):
       "\(device): a job id is a letter, then letters, digits, hyphens, dots, underscores; not \(id)"

@@ -33,6 +33,9 @@ struct JobRecord: Codable, Sendable, Equatable {
   var id: String?
   var autoFinalize: Bool?
   var autoDismiss: Bool?
+  /// It streams into a layer below the active image. Without that, the record of what was an active image
+  /// once starts nothing; where the image is mounted itself, the job is one like any other.
+  var isInner: Bool?
 
   private static let kind = "chainfs-job "
   private static let newestVersion = 2
@@ -40,7 +43,8 @@ struct JobRecord: Codable, Sendable, Equatable {
   private static func mark(_ version: Int) -> String { "\(kind)\(version) " }
 
   private var version: Int {
-    id == nil && autoFinalize == nil && autoDismiss == nil ? 1 : Self.newestVersion
+    id == nil && autoFinalize == nil && autoDismiss == nil && isInner == nil
+      ? 1 : Self.newestVersion
   }
 
   /// Where the record of an image lies.
@@ -114,7 +118,7 @@ struct JobRecord: Codable, Sendable, Equatable {
   init(
     image: String, base: String?, baseString: String?, speed: UInt64, onError: ErrorPolicy,
     backingFile: String?, isPaused: Bool, started: Int64, id: String? = nil,
-    autoFinalize: Bool? = nil, autoDismiss: Bool? = nil
+    autoFinalize: Bool? = nil, autoDismiss: Bool? = nil, isInner: Bool? = nil
   ) {
     self.image = image
     self.base = base
@@ -127,5 +131,6 @@ struct JobRecord: Codable, Sendable, Equatable {
     self.id = id
     self.autoFinalize = autoFinalize
     self.autoDismiss = autoDismiss
+    self.isInner = isInner
   }
 }

@@ -7,8 +7,8 @@ internal import HostSystem
 // whoever asks first does it. No lock is held while the disk works; the schedule's lock is held for
 // decisions only.
 //
-// The end, in this order: (rebase, durable) - everything copied durable - record gone - told to
-// the owner - threads leave. A crash before the record is gone starts the job again at the next mount,
+// The end, in this order: (rebase, durable) - everything copied durable - an inner layer is a backing layer
+// again - record gone - told to the owner - threads leave. A crash before the record is gone starts the job again at the next mount,
 // which finds what is left to do in the image's own tables, perhaps nothing.
 
 /// The copying threads of a stream, and what users ask of them.
@@ -34,6 +34,8 @@ final class StreamJob: Sendable {
   private let time: any TimeSource
   private let record: RecordFile
   private let events: (any JobEventSink)?
+  /// What the disk is, if it is a layer of another one.
+  private let inner: InnerDisk?
   private let owner: any StreamJobOwner
   private let threads: Int
   private let limit: SharedLimit
@@ -43,8 +45,9 @@ final class StreamJob: Sendable {
   init(
     disk: Disk, setting: Setting, record: RecordFile, speed: UInt64, isPaused: Bool,
     snapshotLength: UInt64, limit: SharedLimit, time: any TimeSource, threads: Int,
-    events: (any JobEventSink)?, owner: any StreamJobOwner
+    events: (any JobEventSink)?, inner: InnerDisk?, owner: any StreamJobOwner
   ) {
+    self.inner = inner
     self.limit = limit
     self.events = events
     self.threads = threads
@@ -263,6 +266,8 @@ final class StreamJob: Sendable {
   private func finish() {
     do {
       try disk.rebase(to: setting.base, backingString: setting.backingFile)
+      // Order: the header is durable before the chain around the layer gets as short in memory.
+      try inner?.adopt()
       change { $0.finished() }
     } catch {
       if case .notStreamed = error, change({ $0.scanAgain() }) { return }
@@ -292,6 +297,7 @@ final class StreamJob: Sendable {
         owner.note(Sentence.about(disk.name, error.description))
       }
     }
+    owner.endInner()
     // Order: a record that is still there starts the job again, so it goes last of all.
     do { try record.remove() } catch {
       owner.note(Sentence.about(disk.name, error.description))
@@ -310,6 +316,8 @@ final class StreamJob: Sendable {
 protocol StreamJobOwner: AnyObject, Sendable {
   /// The job is over; called once, from a thread of the job.
   func jobEnded(_ job: StreamJob, _ status: JobStatus)
+  /// Nothing more is copied: a layer that was streamed into becomes a backing layer again.
+  func endInner()
   /// Something went wrong that does not stop the job.
   func note(_ sentence: String)
 }

@@ -47,20 +47,7 @@ extension StreamJobs {
       base: record.base, speed: record.speed, onError: record.onError,
       backingFile: record.backingFile, id: record.id, autoFinalize: record.autoFinalize ?? true,
       autoDismiss: record.autoDismiss ?? true)
-    try begin(base: try recordedBase(record), request: request, origin: record)
-  }
-
-  private func recordedBase(_ record: JobRecord) throws(JobError) -> LayerID? {
-    guard let path = record.base else { return nil }
-    do {
-      return try disk.findLayer(named: path)
-    } catch {
-      // The whole chain may have been moved: then the string that names the base still holds.
-      guard case .noSuchLayer = error, let string = record.baseString else {
-        throw .chain(error, device: disk.name)
-      }
-      return try findBase(string)
-    }
+    try begin(base: try disk.recordedBase(record), request: request, origin: record)
   }
 
   private func findBase(_ name: String?) throws(JobError) -> LayerID? {
@@ -75,11 +62,35 @@ extension StreamJobs {
     base: LayerID?, request: StreamRequest, origin: JobRecord?
   ) throws(JobError) {
     let id = request.id ?? disk.name
-    guard ids.claim(id) else { throw .idInUse(id, device: disk.name) }
-    do { try begin(id, base: base, request: request, origin: origin) } catch {
-      ids.release(id)
+    // The layers come first: that they are in use is what is told of several faults.
+    var claim: LayerClaims.Number?
+    if inner == nil {
+      let active = try onDisk { () throws(ChainError) in try disk.layers()[0].id }
+      claim = try self.claim(active, base: base)
+    }
+    do throws(JobError) {
+      guard ids.claim(id) else { throw .idInUse(id, device: disk.name) }
+      if let claim { state.withLock { $0.claim = claim } }
+      do { try begin(id, base: base, request: request, origin: origin) } catch {
+        ids.release(id)
+        throw error
+      }
+    } catch {
+      if let claim {
+        state.withLock { $0.claim = nil }
+        claims.giveBack(claim)
+      }
       throw error
     }
+  }
+
+  /// Takes the layers from `top` down to the one above `base` for a job.
+  func claim(_ top: LayerID, base: LayerID?) throws(JobError) -> LayerClaims.Number {
+    let (number, taken) = claims.take(top, base: base)
+    if let number { return number }
+    let layer = taken ?? top
+    let path = try onDisk { () throws(ChainError) in try disk.layer(layer)?.path }
+    throw .layerBusy(layer, path: path ?? "a layer", device: disk.name)
   }
 
   private func begin(
@@ -100,7 +111,7 @@ extension StreamJobs {
       onError: request.onError, backingFile: request.backingFile,
       isPaused: origin?.isPaused ?? false, started: setting.started.seconds, id: request.id,
       autoFinalize: request.autoFinalize ? nil : false,
-      autoDismiss: request.autoDismiss ? nil : false)
+      autoDismiss: request.autoDismiss ? nil : false, isInner: inner == nil ? nil : true)
     let file = RecordFile(
       path: JobRecord.path(forImage: layers[0].path), record: record, earlier: origin,
       names: names)
@@ -113,6 +124,7 @@ extension StreamJobs {
       for stage in [JobStage.created, .running, .waiting, .pending] {
         events?.note(.stage(stage, id: id))
       }
+      endInner()
       return settle(nothingToDo(setting, speed: request.speed), job: nil)
     }
     let snapshotLength = try onDisk { () throws(ChainError) in
@@ -130,7 +142,7 @@ extension StreamJobs {
     let job = StreamJob(
       disk: disk, setting: setting, record: file, speed: request.speed,
       isPaused: record.isPaused, snapshotLength: snapshotLength, limit: sharedLimit, time: time,
-      threads: threads, events: events, owner: self)
+      threads: threads, events: events, inner: inner, owner: self)
     // In place before its threads run, for it may end at once.
     state.withLock { $0.current = job }
     do { try job.start() } catch {
@@ -190,5 +202,21 @@ extension StreamJobs {
     _ body: () throws(ChainError) -> Result
   ) throws(JobError) -> Result {
     do { return try body() } catch { throw .chain(error, device: disk.name) }
+  }
+}
+
+extension Disk {
+  /// The base that a record names, which is below the image that the record lies beside.
+  func recordedBase(
+    _ record: JobRecord, below target: LayerID? = nil
+  ) throws(JobError) -> LayerID? {
+    guard let path = record.base else { return nil }
+    do throws(ChainError) {
+      do throws(ChainError) { return try findLayer(named: path, below: target) } catch {
+        // The whole chain may have been moved: then the string that names the base still holds.
+        guard case .noSuchLayer = error, let string = record.baseString else { throw error }
+        return try findLayer(named: string, below: target)
+      }
+    } catch { throw .chain(error, device: name) }
   }
 }

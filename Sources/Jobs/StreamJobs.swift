@@ -25,6 +25,8 @@ package final class StreamJobs: Sendable {
     var last: JobStatus?
     /// Jobs that are over and were not dismissed, in the order in which they ended.
     var concluded: [JobStatus] = []
+    /// The layers of the job that is there now.
+    var claim: LayerClaims.Number?
     var isReserved = false
     var isClosed = false
     var waiting: [UInt64: EndAction] = [:]
@@ -38,6 +40,10 @@ package final class StreamJobs: Sendable {
   let sharedLimit: SharedLimit
   let ids: JobIDs
   let events: (any JobEventSink)?
+  /// The layers that jobs of this disk have in hand, inner ones too.
+  let claims: LayerClaims
+  /// What the disk is, if it is a layer of another one.
+  let inner: InnerDisk?
   /// How many jobs may be concluded and not dismissed.
   static let mostConcluded = 64
   private let onNote: @Sendable (String) -> Void
@@ -62,6 +68,8 @@ package final class StreamJobs: Sendable {
   ) {
     precondition(threads > 0, "a job without a thread")
     self.disk = disk
+    claims = LayerClaims()
+    inner = nil
     self.time = time
     self.names = names
     self.threads = threads
@@ -70,6 +78,22 @@ package final class StreamJobs: Sendable {
     self.events = events
     self.onFailure = onFailure
     self.onNote = onNote
+  }
+
+  /// Watches over a layer of a disk, whose layers have been claimed for its one job.
+  init(into inner: InnerDisk, of own: StreamJobs, claim: LayerClaims.Number) {
+    self.inner = inner
+    disk = inner.disk
+    claims = own.claims
+    time = own.time
+    names = own.names
+    threads = own.threads
+    sharedLimit = own.sharedLimit
+    ids = own.ids
+    events = own.events
+    onFailure = own.onFailure
+    onNote = own.onNote
+    state.withLock { $0.claim = claim }
   }
 }
 
@@ -83,6 +107,11 @@ extension StreamJobs {
   package var listed: [JobStatus] {
     let (job, left, concluded) = state.withLock { ($0.current, $0.left, $0.concluded) }
     return concluded + [job?.status() ?? left].compactMap { $0 }
+  }
+
+  /// Nothing of it runs or is listed, and nothing will be by itself.
+  var isOver: Bool {
+    state.withLock { $0.current == nil && !$0.isReserved && $0.concluded.isEmpty && $0.left == nil }
   }
 
   /// How the last job under this mount ended.
@@ -192,6 +221,7 @@ extension StreamJobs {
     }
     for job in jobs { job.suspend() }
     let (current, last) = snapshot()
+    endInner()
     let waiting = state.withLock { state in
       // Jobs hold their owner, and so the owner lets them go.
       state.current = nil
@@ -248,6 +278,11 @@ extension StreamJobs: StreamJobOwner {
 
   func note(_ sentence: String) { onNote(sentence) }
 
+  /// A layer that was streamed into is a backing layer again; nothing happens to a disk of its own.
+  func endInner() {
+    do { try inner?.end() } catch { note(Sentence.about(disk.name, error.description)) }
+  }
+
   func settle(_ status: JobStatus, job: StreamJob?) {
     let waiting = state.withLock { state in
       state.current = nil
@@ -256,6 +291,8 @@ extension StreamJobs: StreamJobOwner {
       let result = JobEvent.Result(status)
       events?.note(status.state == .cancelled ? .cancelled(result) : .completed(result))
       events?.note(.stage(.concluded, id: status.id))
+      if let claim = state.claim { claims.giveBack(claim) }
+      state.claim = nil
       if status.autoDismiss { leave(status.id) } else { state.concluded.append(status) }
       let waiting = Array(state.waiting.values)
       state.waiting = [:]

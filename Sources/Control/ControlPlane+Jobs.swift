@@ -6,20 +6,22 @@ internal import Jobs
 
 extension ControlPlane {
   /// What QMP's query-block-jobs returns.
-  package var blockJobs: JSONText { StatusJSON.all(devices.flatMap(\.jobs.listed)) }
+  package var blockJobs: JSONText { StatusJSON.all(devices.flatMap(\.listed)) }
 
   /// What QMP's query-jobs returns.
-  package var jobs: JSONText { StatusJSON.allBrief(devices.flatMap(\.jobs.listed)) }
+  package var jobs: JSONText { StatusJSON.allBrief(devices.flatMap(\.listed)) }
 
   /// Does something to the job that has an id, if there is one that takes it now.
   ///
   /// When it returns it has taken effect; a cancelled job is over.
   package func act(_ action: JobAction, onJob id: String) throws(ControlError) {
     for device in devices {
-      guard let job = device.jobs.listed.first(where: { $0.id == id }) else { continue }
-      return try telling(device) { () throws(ControlError) in
-        try check(action, job)
-        try carryOut(action, id, device)
+      for jobs in [device.jobs] + device.inner.all {
+        guard let job = jobs.listed.first(where: { $0.id == id }) else { continue }
+        return try telling(device) { () throws(ControlError) in
+          try check(action, job)
+          try carryOut(action, id, jobs)
+        }
       }
     }
     throw noJob(id)
@@ -50,17 +52,17 @@ extension ControlPlane {
   }
 
   private func carryOut(
-    _ action: JobAction, _ id: String, _ device: Device
+    _ action: JobAction, _ id: String, _ jobs: StreamJobs
   ) throws(ControlError) {
     do {
       switch action {
-      case .cancel, .cancelUnlessPaused: try device.jobs.cancel(id: id)
-      case .pause: try device.jobs.pause(id: id)
-      case .resume: try device.jobs.resume(id: id)
-      case .setSpeed(let limit): try device.jobs.setSpeed(UInt64(limit), id: id)
+      case .cancel, .cancelUnlessPaused: try jobs.cancel(id: id)
+      case .pause: try jobs.pause(id: id)
+      case .resume: try jobs.resume(id: id)
+      case .setSpeed(let limit): try jobs.setSpeed(UInt64(limit), id: id)
       case .complete: preconditionFailure("a stream is never ready to be completed")
-      case .finalize: try device.jobs.finalize(id: id)
-      case .dismiss: try device.jobs.dismiss(id: id)
+      case .finalize: try jobs.finalize(id: id)
+      case .dismiss: try jobs.dismiss(id: id)
       }
     } catch {
       switch error {

@@ -40,6 +40,9 @@ extension ControlPlane {
 
   private func setSpeed(_ limit: UInt64) {
     sharedLimit.set(limit)
-    for device in devices { device.jobs.sharedLimitChanged() }
+    for device in devices {
+      device.jobs.sharedLimitChanged()
+      device.inner.sharedLimitChanged()
+    }
   }
 }

@@ -17,7 +17,7 @@ extension ControlPlane {
   /// Starts a stream; a refusal changes nothing but the device's `error` file.
   package func stream(_ order: StreamOrder) throws(ControlError) {
     try order.checkNames()
-    let place = try active(device: order.device, node: order.device)
+    let place = try place(device: order.device, node: order.device)
     try telling(place.device) { () throws(ControlError) in
       var request = StreamRequest(
         base: try base(of: order, place), onError: order.policy, backingFile: order.backingFile,
@@ -29,10 +29,25 @@ extension ControlPlane {
       request.speed = UInt64(order.speed)
       // A node lends a job no name.
       request.id = order.jobID ?? (place.isDevice ? nil : "")
-      do throws(JobError) { try place.device.jobs.start(request) } catch {
-        throw ControlError(error)
-      }
+      do throws(JobError) {
+        if place.layer.index == 0 {
+          try place.device.jobs.start(request)
+        } else {
+          try place.device.inner.start(request, into: place.layer.id)
+        }
+      } catch { throw refusal(error, place) }
     }
+  }
+
+  /// A layer that is in use is told by its node, as QEMU does it; the active image by its device.
+  private func refusal(_ error: JobError, _ place: Place) -> ControlError {
+    var refusal = ControlError(error)
+    if case .layerBusy(let layer, _, let device) = error {
+      let isActive = place.layer.index == 0 && layer == place.layer.id
+      let node = isActive ? device : nodeNames.name(of: layer, device: device)
+      refusal.rule = .busy(device: node)
+    }
+    return refusal
   }
 
   /// The path of the layer that an order keeps, nil for none.
@@ -41,7 +56,7 @@ extension ControlPlane {
     let layers = try layers(place.device)
     if let name = order.base {
       do throws(ChainError) {
-        let id = try disk.findLayer(named: name)
+        let id = try disk.findLayer(named: name, below: place.layer.id)
         return layers.first { $0.id == id }?.path
       } catch {
         var refusal = ControlError(.chain(error, device: disk.name))
@@ -51,18 +66,19 @@ extension ControlPlane {
     }
     if let name = order.baseNode {
       let base = try node(name)
-      guard base.device.disk.name == disk.name, base.layer.index > 0 else {
+      guard base.device.disk.name == disk.name, base.layer.index > place.layer.index
+      else {
         throw ControlError(
-          kind: .notFound, sentence: "\(disk.name): \(name) is not below the active image",
+          kind: .notFound, sentence: "\(disk.name): \(name) is not below \(order.device)",
           rule: .notBelow(node: name, device: order.device))
       }
       return base.layer.path
     }
     if let name = order.bottom {
       let bottom = try node(name)
-      guard bottom.device.disk.name == disk.name else {
+      guard bottom.device.disk.name == disk.name, bottom.layer.index >= place.layer.index else {
         throw ControlError(
-          kind: .notFound, sentence: "\(disk.name): \(name) is a layer of another device",
+          kind: .notFound, sentence: "\(disk.name): \(name) is not a layer from \(order.device) on",
           rule: .notInChain(node: name, device: order.device))
       }
       let next = bottom.layer.index + 1
@@ -78,10 +94,7 @@ extension ControlPlane {
 
   /// The active image of what is named, by either name.
   func active(device: String?, node: String?) throws(ControlError) -> Place {
-    var found: Place?
-    if let device { found = try find(device) }
-    if found == nil, let node { found = try find(node) }
-    guard let place = found else { throw noDevice(device ?? "", node: node ?? "") }
+    let place = try place(device: device, node: node)
     guard place.layer.index == 0 else {
       throw ControlError(
         kind: .unsupported,
@@ -89,6 +102,13 @@ extension ControlPlane {
           + "below it; name the device")
     }
     return place
+  }
+
+  /// What is named, by either name.
+  private func place(device: String?, node: String?) throws(ControlError) -> Place {
+    if let device, let place = try find(device) { return place }
+    if let node, let place = try find(node) { return place }
+    throw noDevice(device ?? "", node: node ?? "")
   }
 
   private func noDevice(_ device: String, node: String) -> ControlError {

@@ -48,10 +48,15 @@ package final class ControlPlane: Sendable {
   struct Device: Sendable {
     var disk: Disk
     var jobs: StreamJobs
+    /// Those that stream into layers below the active image.
+    var inner: InnerJobs
     var error: ErrorSentence
     var hold: any GuestHold
     /// Nil where nobody sees the size.
     var size: (any GuestSize)?
+
+    /// What QEMU would list of it.
+    var listed: [JobStatus] { jobs.listed + inner.all.flatMap(\.listed) }
   }
 
   let devices: [Device]
@@ -87,7 +92,7 @@ package final class ControlPlane: Sendable {
         onFailure: { error.set($0.error ?? "\($0.device): the job failed") },
         onNote: { error.set($0) })
       return Device(
-        disk: disk, jobs: jobs, error: error, hold: holds[index],
+        disk: disk, jobs: jobs, inner: InnerJobs(beside: jobs), error: error, hold: holds[index],
         size: sizes.isEmpty ? nil : sizes[index])
     }
   }
@@ -98,9 +103,12 @@ package final class ControlPlane: Sendable {
   package func resumeJobs() -> [String] {
     var sentences: [String] = []
     for device in devices {
-      do { try device.jobs.resumeRecorded() } catch {
-        device.error.set(error.description)
-        sentences.append(error.description)
+      var failures: [JobError] = []
+      do { try device.jobs.resumeRecorded() } catch { failures.append(error) }
+      failures += device.inner.resumeRecorded()
+      for failure in failures {
+        device.error.set(failure.description)
+        sentences.append(failure.description)
       }
     }
     return sentences
@@ -108,7 +116,10 @@ package final class ControlPlane: Sendable {
 
   /// Leaves running jobs to the next mount and ends all waiting. To be called before disks close.
   package func close() {
-    for device in devices { device.jobs.close() }
+    for device in devices {
+      device.inner.close()
+      device.jobs.close()
+    }
   }
 
   func device(_ name: String) throws(ControlError) -> Device {
@@ -173,7 +184,7 @@ extension ControlPlane {
   /// What a file of the whole mount says now.
   package func text(of file: MountFile) throws(ControlError) -> String {
     switch file {
-    case .status: return StatusText.all(devices.flatMap(\.jobs.listed))
+    case .status: return StatusText.all(devices.flatMap(\.listed))
     case .statusJSON: return blockJobs.line + "\n"
     case .block:
       var parts: [String] = []

@@ -1,3 +1,4 @@
+internal import Chain
 internal import Jobs
 
 /// A rule that refused a command.
@@ -21,7 +22,7 @@ package enum ControlRule: Sendable, Equatable {
   case badJobID(String)
   /// Another job has the id.
   case jobIDInUse(String)
-  /// The device has a job.
+  /// The device, or the layer that the node of this name is, has a job.
   case busy(device: String)
   /// The device is read-only.
   case readOnly(device: String)
@@ -63,8 +64,9 @@ package enum ControlRule: Sendable, Equatable {
     case .idInUse(let id, _): self = .jobIDInUse(id)
     case .readOnly(let device): self = .readOnly(device: device)
     case .backingFileWithoutBase: self = .backingFileWithoutBase
-    case .noJob, .undismissed, .notPending, .pending, .notConcluded, .noneConcluded, .closing,
-      .failed, .noSpace, .chain, .record, .thread:
+    case .chain(.layerReadOnly, let device): self = .readOnly(device: device)
+    case .layerBusy, .tooMany, .noJob, .undismissed, .notPending, .pending, .notConcluded,
+      .noneConcluded, .closing, .failed, .noSpace, .chain, .record, .thread:
       return nil
     }
   }

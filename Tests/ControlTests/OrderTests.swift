@@ -42,9 +42,16 @@ struct OrderTests {
       expect(.backingFileWithoutBase) { $0.backingFile = "x" }
       expect(.negativeSpeed) { $0.speed = -1 }
       expect(.badJobID("1x")) { $0.jobID = "1x" }
-      // A node lends a job no name; a layer below the active image cannot be written.
+      // A node lends a job no name.
       expect(.badJobID("")) { $0.device = "#vda.2" }
-      #expect(throws: ControlError.self) { try plane.stream(order { $0.device = "#vda.1" }) }
+      expect(.badJobID("")) { $0.device = "#vda.1" }
+      expect(.noSuchLayer("mid.qcow2")) { ($0.device, $0.base) = ("#vda.1", "mid.qcow2") }
+      expect(.notBelow(node: "#vda.1", device: "#vda.1")) {
+        ($0.device, $0.baseNode) = ("#vda.1", "#vda.1")
+      }
+      expect(.notInChain(node: "#vda.2", device: "#vda.1")) {
+        ($0.device, $0.bottom) = ("#vda.1", "#vda.2")
+      }
       #expect(plane.jobs == .array([]))
       #expect(plane.events.byteCount == 0)
     }

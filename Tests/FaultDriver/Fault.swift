@@ -65,6 +65,9 @@ struct BestEffort {
       function: "BlockIO.ImageLock.release",
       reason: "a lock that cannot be given back goes with the open file"),
     BestEffort(
+      function: "BlockIO.ImageLock.set",
+      reason: "the conflict before is told; the kernel was given as many locks back just then"),
+    BestEffort(
       function: "BlockIO.HostFile.attempt",
       reason: "freed clusters that are not punched stay allocated on the host",
       caller: "ImageDriver.Qcow2Image.releaseFreed"),

@@ -288,6 +288,8 @@ final class Run {
     case .rebase(let base):
       let disk = try theDisk()
       try disk.rebase(to: try base.map { name throws in try disk.findLayer(named: name) })
+    case .inner(let target): try streamInto(target, of: theDisk())
+    case .innerInUse(let target): try findInUse(target, of: theDisk())
     case .grow(let size):
       defer { if let disk { expected.grown(to: Int(disk.virtualSize)) } }
       try theDisk().grow(to: UInt64(size))

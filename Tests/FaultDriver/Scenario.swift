@@ -16,6 +16,10 @@ enum Step: Sendable {
   /// Brings a part up, as a stream to the base does; nil drops all that is below.
   case populate(base: String?)
   case rebase(base: String?)
+  /// Streams all that is below a layer into it.
+  case inner(String)
+  /// Finds that somebody else has a layer that it would stream into.
+  case innerInUse(String)
   case grow(Int)
   case job(base: String?, ErrorPolicy)
   /// Starts a stream and leaves it to the next mount.
@@ -41,6 +45,8 @@ enum Step: Sendable {
     case .snapshot(let name): "snapshot \(name)"
     case .populate(let base): "populate to \(base ?? "nothing")"
     case .rebase(let base): "rebase to \(base ?? "nothing")"
+    case .inner(let target): "stream into \(target)"
+    case .innerInUse(let target): "stream into \(target), in use"
     case .grow(let size): "grow to \(size)"
     case .job(let base, let policy): "stream to \(base ?? "nothing"), on-error=\(policy.rawValue)"
     case .leaveJob(let base): "stream to \(base ?? "nothing"), left"

@@ -12,7 +12,7 @@ extension Scenario {
   static let all =
     [
       chain, relative, raw, dataFile, rawDataFile, snapshots, subclusters, refcounts, encrypted,
-      recovery, version2, withoutHoles, files, conflict, leftJob, pastPageCache,
+      recovery, version2, withoutHoles, files, conflict, leftJob, pastPageCache, inner,
     ] + ErrorPolicy.allCases.map(job) + [snapshotJob]
 
   /// base.raw (short) <- mid (compressed, zero) <- top (bitmap); 256 KiB.
@@ -48,6 +48,15 @@ extension Scenario {
       .zero(80_000, 20_000), .discard(128 << 10, 12_288), .flush, .snapshot("sn1.qcow2"),
       .write(1000, 3000), .populate(base: nil), .rebase(base: nil), .write(5, 5), .close,
     ], untouched: ["base.raw", "mid.qcow2"])
+
+  /// A stream into a layer below the active image, which somebody else has at first.
+  static let inner = Scenario(
+    name: "inner", script: chainScript,
+    steps: [
+      .open("top.qcow2"), .read(0, 256 << 10), .innerInUse("mid.qcow2"), .write(10_001, 5000),
+      .inner("mid.qcow2"), .read(0, 256 << 10), .write(64 << 10, 8192), .flush, .close, .reopen,
+      .read(0, 256 << 10), .close,
+    ], untouched: ["base.raw"])
 
   static let relative = Scenario(
     name: "relative", script: chainScript, isRelative: true,

@@ -5,56 +5,10 @@ import Testing
 extension MountTests {
   @Suite("QMP", .serialized, .timeLimit(.minutes(5)))
   struct QMPTests {
-    /// A client in a few lines, for the scripts below: `c(command, name=value...)` is what it returns,
-    /// `events` what came meanwhile.
-    static let client = """
-      import json, os, select, socket, sys, time
-      class Client:
-          def __init__(self, path="s", negotiate=True):
-              self.socket = socket.socket(socket.AF_UNIX)
-              self.socket.settimeout(40)
-              self.socket.connect(path)
-              self.file = self.socket.makefile("r", encoding="utf-8", newline="\\n")
-              self.events = []
-              self.greeting = self.line()
-              if negotiate: assert self("qmp_capabilities") == {}
-          def line(self):
-              line = self.file.readline()
-              if not line: raise EOFError
-              assert line.endswith("\\r\\n")
-              return json.loads(line)
-          def send(self, data): self.socket.sendall(data)
-          def reply(self):
-              while True:
-                  message = self.line()
-                  if "event" not in message: return message
-                  self.events.append(message)
-          def raw(self, command, arguments={}):
-              self.send(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\\n")
-              return self.reply()
-          def __call__(self, command, **arguments):
-              names = {name.replace("_", "-"): value for name, value in arguments.items()}
-              return self.raw(command if command == "qmp_capabilities" else command.replace("_", "-"),
-                              names)["return"]
-          def fails(self, command, **arguments):
-              names = {name.replace("_", "-"): value for name, value in arguments.items()}
-              error = self.raw(command, names)["error"]
-              return error["class"] + ": " + error["desc"]
-          def until(self, name):
-              while not any(name == e["event"] or name == e["data"].get("status")
-                            for e in self.events):
-                  message = self.line()
-                  assert "event" in message, message
-                  self.events.append(message)
-          def words(self):
-              return " ".join(e["data"].get("status") or e["event"] for e in self.events)
-          def hmp(self, line): return self("human-monitor-command", command_line=line)
-      """
-
     /// An overlay over half a disk of data, mounted with a socket, and the client.
     private func mounted(_ options: String = "") throws -> Sandbox {
       let box = try Sandbox()
-      try Self.client.write(toFile: "\(box.path)/client.py", atomically: true, encoding: .utf8)
+      try QMPClient.text.write(toFile: "\(box.path)/client.py", atomically: true, encoding: .utf8)
       try box.run(
         """
         qemu-img create -q -f qcow2 base.qcow2 16M; qemu-io -f qcow2 -c 'write -q -P 1 0 8M' base.qcow2
@@ -68,9 +22,7 @@ extension MountTests {
 
     @discardableResult
     private func python(_ box: Sandbox, _ script: String, seconds: Double = 60) throws -> String {
-      try box.run(
-        "timeout -s KILL \(Int(seconds)) python3 - <<'END'\nfrom client import *\n\(script)\nEND",
-        seconds: seconds + 5)
+      try box.python(script, seconds: seconds)
     }
 
     @Test("the socket is its owner's from the first moment, is linked, and goes with the mount")
@@ -360,7 +312,7 @@ extension MountTests {
     @Test("a client that never reads is cut off, costs little, and holds up nobody")
     func neverReads() throws {
       let box = try Sandbox()
-      try Self.client.write(toFile: "\(box.path)/client.py", atomically: true, encoding: .utf8)
+      try QMPClient.text.write(toFile: "\(box.path)/client.py", atomically: true, encoding: .utf8)
       try box.run(
         "qemu-img create -q -f qcow2 top.qcow2 4M; chainfs mount -o qmp=s vda=top.qcow2 mnt")
       try python(

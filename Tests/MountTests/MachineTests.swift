@@ -9,7 +9,7 @@ extension MountTests {
     /// Two devices over one base of half a disk of data, mounted with a socket, and the client.
     private func mounted(_ options: String = "") throws -> Sandbox {
       let box = try Sandbox()
-      try QMPTests.client.write(
+      try QMPClient.text.write(
         toFile: "\(box.path)/client.py", atomically: true, encoding: .utf8)
       try box.run(
         """
@@ -263,7 +263,7 @@ extension MountTests {
     @Test("info block tells of devices and nodes as QEMU does, and of headers as qemu-img does")
     func infoBlock() throws {
       let box = try Sandbox()
-      try QMPTests.client.write(
+      try QMPClient.text.write(
         toFile: "\(box.path)/client.py", atomically: true, encoding: .utf8)
       try box.run(
         """

@@ -25,17 +25,35 @@ extension ControlPlane {
       if request.base == nil, request.backingFile != nil {
         throw ControlError(.backingFileWithoutBase(device: place.device.disk.name))
       }
-      if order.speed < 0 { throw .negativeSpeed(order.speed) }
-      request.speed = UInt64(order.speed)
       // A node lends a job no name.
       request.id = order.jobID ?? (place.isDevice ? nil : "")
       do throws(JobError) {
-        if place.layer.index == 0 {
-          try place.device.jobs.start(request)
+        if order.speed >= 0 {
+          request.speed = UInt64(order.speed)
+          try start(request, place)
         } else {
-          try place.device.inner.start(request, into: place.layer.id)
+          try startNone(request, place)
         }
       } catch { throw refusal(error, place) }
+      if order.speed < 0 { throw .negativeSpeed(order.speed) }
+    }
+  }
+
+  private func start(_ request: StreamRequest, _ place: Place) throws(JobError) {
+    if place.layer.index == 0 {
+      try place.device.jobs.start(request)
+    } else {
+      try place.device.inner.start(request, into: place.layer.id)
+    }
+  }
+
+  /// QEMU looks at the speed last, when the job is there already: what else is wrong is told first, and
+  /// whoever listens hears of a job that was created and is gone.
+  private func startNone(_ request: StreamRequest, _ place: Place) throws(JobError) {
+    if place.layer.index == 0 {
+      try place.device.jobs.startNone(id: request.id)
+    } else {
+      try place.device.inner.startNone(request, into: place.layer.id)
     }
   }
 

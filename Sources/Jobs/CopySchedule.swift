@@ -77,7 +77,7 @@ struct CopySchedule: Sendable {
   private var cursor = GuestOffset.zero
   private var queue: [(part: StreamPart, extent: StreamExtent)] = []
   private var isPlanning = false
-  private var isPlanned = false
+  private var isPlanned: Bool
   private var inFlight = 0
   private var isFlushing = false
   private var isFinishing = false
@@ -93,6 +93,7 @@ struct CopySchedule: Sendable {
   ) {
     self.number = number
     diskLength = length
+    isPlanned = length == 0
     self.snapshotLength = snapshotLength
     self.clusterSize = UInt64(clusterSize)
     self.threads = threads

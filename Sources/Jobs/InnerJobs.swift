@@ -35,19 +35,29 @@ package final class InnerJobs: Sendable {
 
   /// Starts a stream into a layer, which has to name its job; a refusal changes nothing.
   package func start(_ request: StreamRequest, into target: LayerID) throws(JobError) {
-    let disk = own.disk
-    if disk.isReadOnly { throw .readOnly(device: disk.name) }
-    var base: LayerID?
-    if let name = request.base {
-      do throws(ChainError) { base = try disk.findLayer(named: name, below: target) } catch {
-        throw .chain(error, device: disk.name)
-      }
-    }
+    let base = try findBase(of: request, below: target)
     try begin(target, base: base) { jobs throws(JobError) in
-      guard let id = request.id, JobIDs.isWellFormed(id) else {
-        throw .badID(request.id ?? "", device: disk.name)
-      }
+      try jobs.checkNamed(request.id)
       try jobs.start(request)
+    }
+  }
+
+  /// Refuses what `start` refuses before it opens anything; else tells of a job that came and went.
+  package func startNone(_ request: StreamRequest, into target: LayerID) throws(JobError) {
+    let base = try findBase(of: request, below: target)
+    let claim = try own.claim(target, base: base)
+    defer { own.claims.giveBack(claim) }
+    try own.checkNamed(request.id)
+    try own.tellNone(id: request.id)
+  }
+
+  private func findBase(
+    of request: StreamRequest, below target: LayerID
+  ) throws(JobError) -> LayerID? {
+    if own.disk.isReadOnly { throw .readOnly(device: own.disk.name) }
+    guard let name = request.base else { return nil }
+    do { return try own.disk.findLayer(named: name, below: target) } catch {
+      throw .chain(error, device: own.disk.name)
     }
   }
 

@@ -16,6 +16,8 @@ final class StreamJob: Sendable {
   /// What does not change while the job runs.
   struct Setting: Sendable {
     var id: String
+    /// There are layers to be dropped; if not, the job has no length and leaves the header as it is.
+    var hasWork: Bool
     var base: LayerID?
     var basePath: String?
     var backingFile: String?
@@ -58,7 +60,8 @@ final class StreamJob: Sendable {
     self.owner = owner
     schedule = Monitor(
       CopySchedule(
-        length: disk.virtualSize, snapshotLength: snapshotLength, clusterSize: disk.clusterSize,
+        length: setting.hasWork ? disk.virtualSize : 0, snapshotLength: snapshotLength,
+        clusterSize: disk.clusterSize,
         threads: max(1, threads - 1), speed: speed, policy: setting.onError, isPaused: isPaused,
         autoFinalize: setting.autoFinalize, number: limit.throttle.withLock { $0.newNumber() },
         now: time.now()))
@@ -265,9 +268,11 @@ final class StreamJob: Sendable {
 
   private func finish() {
     do {
-      try disk.rebase(to: setting.base, backingString: setting.backingFile)
-      // Order: the header is durable before the chain around the layer gets as short in memory.
-      try inner?.adopt()
+      if setting.hasWork {
+        try disk.rebase(to: setting.base, backingString: setting.backingFile)
+        // Order: the header is durable before the chain around the layer gets as short in memory.
+        try inner?.adopt()
+      }
       change { $0.finished() }
     } catch {
       if case .notStreamed = error, change({ $0.scanAgain() }) { return }

@@ -14,14 +14,41 @@ extension StreamJobs {
   package func start(_ request: StreamRequest) throws(JobError) {
     try reserve()
     defer { state.withLock { $0.isReserved = false } }
-    if disk.isReadOnly { throw .readOnly(device: disk.name) }
-    let undismissed = state.withLock { $0.concluded.count }
-    if undismissed >= Self.mostConcluded { throw .undismissed(undismissed, device: disk.name) }
-    if let id = request.id, !JobIDs.isWellFormed(id) { throw .badID(id, device: disk.name) }
+    try checkStart(id: request.id)
     if request.base == nil, request.backingFile != nil {
       throw .backingFileWithoutBase(device: disk.name)
     }
     try begin(base: try findBase(request.base), request: request, origin: nil)
+  }
+
+  /// Refuses what `start` refuses whatever the request; else tells of a job that came and went.
+  ///
+  /// QEMU makes the job of a stream before it looks at the speed, so a negative one has these events.
+  package func startNone(id: String?) throws(JobError) {
+    try reserve()
+    defer { state.withLock { $0.isReserved = false } }
+    try checkStart(id: id)
+    try tellNone(id: id)
+  }
+
+  func tellNone(id: String?) throws(JobError) {
+    let id = id ?? disk.name
+    guard ids.claim(id) else { throw .idInUse(id, device: disk.name) }
+    for stage in [JobStage.created, .null] { events?.note(.stage(stage, id: id)) }
+    ids.release(id)
+    events?.announce()
+  }
+
+  /// A layer lends its job no name.
+  func checkNamed(_ id: String?) throws(JobError) {
+    guard let id, JobIDs.isWellFormed(id) else { throw .badID(id ?? "", device: disk.name) }
+  }
+
+  private func checkStart(id: String?) throws(JobError) {
+    if disk.isReadOnly { throw .readOnly(device: disk.name) }
+    let undismissed = state.withLock { $0.concluded.count }
+    if undismissed >= Self.mostConcluded { throw .undismissed(undismissed, device: disk.name) }
+    if let id, !JobIDs.isWellFormed(id) { throw .badID(id, device: disk.name) }
   }
 
   /// Goes on with the job that an earlier mount left, if there is one.
@@ -98,9 +125,10 @@ extension StreamJobs {
   ) throws(JobError) {
     let layers = try onDisk { () throws(ChainError) in try disk.layers() }
     let place = base.flatMap { base in layers.firstIndex { $0.id == base } }
+    let hasWork = layers.count > 1 && place != 1
     let now = time.wallTime()
     let setting = StreamJob.Setting(
-      id: id, base: base, basePath: place.map { layers[$0].path },
+      id: id, hasWork: hasWork, base: base, basePath: place.map { layers[$0].path },
       backingFile: request.backingFile, onError: request.onError,
       autoFinalize: request.autoFinalize, autoDismiss: request.autoDismiss,
       isResumed: origin != nil,
@@ -116,23 +144,27 @@ extension StreamJobs {
       path: JobRecord.path(forImage: layers[0].path), record: record, earlier: origin,
       names: names)
 
-    if layers.count == 1 || place == 1 {
+    // One that was to be finalized waits for that with nothing to do too, as in QEMU. That of an earlier
+    // mount does not: it may have been finalized already.
+    if !hasWork, request.autoFinalize || origin != nil {
       if origin != nil {
         do { try file.remove() } catch { throw .record(error, device: disk.name) }
       }
-      // There is nothing that could be finalized.
       for stage in [JobStage.created, .running, .waiting, .pending] {
         events?.note(.stage(stage, id: id))
       }
       endInner()
       return settle(nothingToDo(setting, speed: request.speed), job: nil)
     }
-    let snapshotLength = try onDisk { () throws(ChainError) in
-      try disk.streamLength(of: .snapshots)
+    var snapshotLength: UInt64 = 0
+    if hasWork {
+      snapshotLength = try onDisk { () throws(ChainError) in
+        try disk.streamLength(of: .snapshots)
+      }
+      try check(
+        base: base, request: request, bytes: disk.virtualSize + snapshotLength,
+        isResumed: origin != nil)
     }
-    try check(
-      base: base, request: request, bytes: disk.virtualSize + snapshotLength,
-      isResumed: origin != nil)
     do { try file.save() } catch {
       // It may be there all the same, its name not durable yet, and would start what was refused.
       // That of an earlier mount stays for the next one.

@@ -127,7 +127,7 @@ struct CommandRunner: Sendable {
     order.autoFinalize = try arguments.bool("auto-finalize", otherwise: true)
     order.autoDismiss = try arguments.bool("auto-dismiss", otherwise: true)
     try arguments.finish()
-    do { try control.blockStream(order) } catch { throw QMPError(error) }
+    do { try control.stream(order) } catch { throw QMPError(error) }
   }
 
   private func blockJob(

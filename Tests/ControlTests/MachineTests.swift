@@ -74,7 +74,7 @@ struct MachineTests {
         order.speed = -1
         change(&order)
         do {
-          try plane.blockStream(order)
+          try plane.stream(order)
           return nil
         } catch { return error.rule }
       }
@@ -88,7 +88,7 @@ struct MachineTests {
       var order = StreamOrder(device: "vdb")
       order.jobID = "j"
       order.autoDismiss = false
-      try plane.blockStream(order)
+      try plane.stream(order)
       #expect(refusal { $0.jobID = "j" } == .jobIDInUse("j"))
       #expect(plane.jobs.line.ranges(of: "\"id\"").count == 1)
     }

@@ -40,7 +40,6 @@ struct OrderTests {
       expect(.notBelow(node: "#vdb.0", device: "vda")) { $0.baseNode = "#vdb.0" }
       expect(.notInChain(node: "#vdb.0", device: "vda")) { $0.bottom = "#vdb.0" }
       expect(.backingFileWithoutBase) { $0.backingFile = "x" }
-      expect(.negativeSpeed) { $0.speed = -1 }
       expect(.badJobID("1x")) { $0.jobID = "1x" }
       // A node lends a job no name.
       expect(.badJobID("")) { $0.device = "#vda.2" }
@@ -54,6 +53,11 @@ struct OrderTests {
       }
       #expect(plane.jobs == .array([]))
       #expect(plane.events.byteCount == 0)
+      // This one is told of as QEMU does, and only where all else is well.
+      expect(.badJobID("1x")) { ($0.jobID, $0.speed) = ("1x", -1) }
+      #expect(plane.events.byteCount == 0)
+      expect(.negativeSpeed) { $0.speed = -1 }
+      #expect(plane.jobs == .array([]))
     }
   }
 

@@ -24,13 +24,58 @@ struct JobEndingTests {
     }
   }
 
-  @Test("a job with nothing to do tells the same, also one that was to be finalized")
+  @Test("a job with nothing to do tells the same")
   func nothingToDo() throws {
     let bench = try ChainBench()
     try bench.open { _, jobs, _ in
-      try jobs.start(StreamRequest(base: "mid.qcow2", autoFinalize: false))
+      try jobs.start(StreamRequest(base: "mid.qcow2"))
       #expect(jobs.last?.state == .completed)
       #expect(bench.events.line == "created running waiting pending COMPLETED concluded null")
+    }
+  }
+
+  @Test("a job with nothing to do is pending too if it is to be finalized, and writes nothing")
+  func nothingToFinalize() throws {
+    let bench = try ChainBench()
+    let request = StreamRequest(base: "mid.qcow2", autoFinalize: false)
+    try bench.open { disk, jobs, _ in
+      try jobs.start(request)
+      let pending = try #require(jobs.first { $0.state == .pending })
+      #expect(pending.length == 0 && pending.offset == 0 && pending.skipped == 0)
+      try jobs.finalize()
+      #expect(jobs.current == nil && jobs.last?.state == .completed && jobs.last?.length == 0)
+      #expect(
+        bench.events.line == "created running waiting pending PENDING COMPLETED concluded null")
+      #expect(try disk.layers().count == 3 && !bench.hasRecord)
+      try jobs.start(request)
+      _ = try #require(jobs.first { $0.state == .pending })
+    }
+    // What an earlier mount left may have been finalized already.
+    try bench.open { _, jobs, _ in
+      try jobs.resumeRecorded()
+      #expect(jobs.current == nil && jobs.last?.state == .completed && !bench.hasRecord)
+    }
+    #expect(try bench.backing() == "mid.qcow2\n")
+    try bench.check()
+  }
+
+  @Test("a job that is refused for its speed is told as one that came and went")
+  func startsNone() throws {
+    let bench = try ChainBench()
+    try bench.open { _, jobs, _ in
+      for _ in 1...2 { try jobs.startNone(id: nil) }
+      #expect(bench.events.line == "created null created null")
+      #expect(jobs.current == nil && jobs.last == nil && !bench.hasRecord)
+      let bad = #expect(throws: JobError.self) { try jobs.startNone(id: "1bad") }
+      #expect(bad?.kind == .invalid)
+      try jobs.start(StreamRequest(speed: 1))
+      let busy = #expect(throws: JobError.self) { try jobs.startNone(id: "other") }
+      #expect(busy?.kind == .busy)
+      #expect(bench.events.line == "created null created null created running")
+    }
+    try bench.open(isReadOnly: true) { _, jobs, _ in
+      let refusal = #expect(throws: JobError.self) { try jobs.startNone(id: nil) }
+      #expect(refusal?.kind == .readOnly)
     }
   }
 

@@ -105,7 +105,8 @@ extension MountTests {
         assert c.events == [], c.events
         assert c.fails("block-stream", device="vda", speed=-1) == (
             "GenericError: Parameter 'speed' expects a non-negative value")
-        assert c.words() == "created null"
+        # QEMU makes the job before it looks at its speed.
+        assert c.words() == "created null", c.words()
         c.events = []
         assert c.fails("block-job-cancel", device="x") == (
             "DeviceNotActive: Block job 'x' not found")

@@ -236,6 +236,7 @@ extension MountTests {
         text = "GenericError: Parameter 'speed' expects a non-negative value"
         assert c.fails("block-stream", device="vda", speed=-1) == text
         assert jobs(c) == []
+        assert c.words() == "created null", c.words()
         starts(c, speed=65536)
         for speed in [-1, -(1 << 63)]:
             assert c.fails("block-job-set-speed", device="vda", speed=speed) == text

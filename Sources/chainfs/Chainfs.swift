@@ -20,7 +20,8 @@ struct Chainfs: ParsableCommand {
     abstract: "Mounts qcow2 backing chains as flat raw files and streams them while in use.",
     subcommands: [
       Mount.self, Unmount.self, Status.self, Stream.self, Cancel.self, Speed.self, Pause.self,
-      Resume.self, Snapshot.self, Info.self, Check.self, Map.self, Create.self, Demo.self,
+      Resume.self, Finalize.self, Dismiss.self, Stop.self, Cont.self, Snapshot.self, Info.self,
+      Check.self, Map.self, Create.self, Demo.self,
     ])
 
   static func main() {
@@ -31,6 +32,8 @@ struct Chainfs: ParsableCommand {
       } catch let status as ExitCode {
         exit(withError: status)
       } catch {
+        // A call for help is a command of the parser's that fails, with a status of its own.
+        if exitCode(for: error) != .failure { exit(withError: error) }
         // Every error of the project describes itself in a sentence.
         Terminal.complain("\(error)")
         exit(withError: ExitCode.failure)

@@ -63,15 +63,27 @@ struct ControlTarget {
     try Files.text(of: "\(mountpoint)/.jobs/\(device)/\(file)")
   }
 
+  /// The text of a control file of the whole mount.
+  func read(_ file: String) throws -> String {
+    try Files.text(of: "\(mountpoint)/.jobs/\(file)")
+  }
+
   /// Writes one command; a refusal is thrown with the sentence that the filesystem gives for it.
   func write(_ text: String, to file: String, of device: String) throws {
-    let path = "\(mountpoint)/.jobs/\(device)/\(file)"
+    try write(text, to: "\(device)/\(file)", concerning: [device])
+  }
+
+  /// Writes one command to a file in `.jobs`; the sentence of a refusal stands with the devices that
+  /// the command is about.
+  func write(_ text: String, to file: String, concerning devices: [String]) throws {
     do {
-      try Files.writeOnce(text + "\n", to: path)
+      try Files.writeOnce(text + "\n", to: "\(mountpoint)/.jobs/\(file)")
     } catch {
-      let sentence = try read("error", of: device)
-      guard sentence.isEmpty else {
-        throw CommandFailure(String(sentence.prefix { $0 != "\n" }))
+      for device in devices {
+        let sentence = try read("error", of: device)
+        guard sentence.isEmpty else {
+          throw CommandFailure(String(sentence.prefix { $0 != "\n" }))
+        }
       }
       throw error
     }
@@ -100,5 +112,11 @@ struct TargetArgument: ParsableArguments {
   /// The mount that the argument names.
   func resolve() throws -> ControlTarget {
     try ControlTarget(path: target)
+  }
+
+  /// Writes one command to a control file of the one device that the argument stands for.
+  func command(_ file: String, _ text: String = "") throws {
+    let target = try resolve()
+    try target.write(text, to: file, of: target.singleDevice())
   }
 }

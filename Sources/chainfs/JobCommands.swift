@@ -8,10 +8,7 @@ struct Cancel: ParsableCommand {
 
   @OptionGroup var place: TargetArgument
 
-  func run() throws {
-    let target = try place.resolve()
-    try target.write("", to: "cancel", of: target.singleDevice())
-  }
+  func run() throws { try place.command("cancel") }
 }
 
 struct Pause: ParsableCommand {
@@ -19,10 +16,7 @@ struct Pause: ParsableCommand {
 
   @OptionGroup var place: TargetArgument
 
-  func run() throws {
-    let target = try place.resolve()
-    try target.write("", to: "pause", of: target.singleDevice())
-  }
+  func run() throws { try place.command("pause") }
 }
 
 struct Resume: ParsableCommand {
@@ -31,15 +25,56 @@ struct Resume: ParsableCommand {
 
   @OptionGroup var place: TargetArgument
 
+  func run() throws { try place.command("resume") }
+}
+
+struct Finalize: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Lets the pending job of a device change the chain.")
+
+  @OptionGroup var place: TargetArgument
+
+  func run() throws { try place.command("finalize") }
+}
+
+struct Dismiss: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Takes the jobs of a device that are over off the lists.")
+
+  @OptionGroup var place: TargetArgument
+  @Option(help: "The one job that goes; else all of the device.")
+  var id: String?
+
   func run() throws {
-    let target = try place.resolve()
-    try target.write("", to: "resume", of: target.singleDevice())
+    try place.command("dismiss", id.map { "id=" + ControlWord.quoted($0) } ?? "")
   }
+}
+
+struct Stop: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Holds the reads and writes of a device; its job goes on.")
+
+  @OptionGroup var place: TargetArgument
+
+  func run() throws { try place.command("stop") }
+}
+
+struct Cont: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Lets the reads and writes of a device go on.")
+
+  @OptionGroup var place: TargetArgument
+
+  func run() throws { try place.command("cont") }
 }
 
 struct Speed: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Shows or sets the limit of a running job, in bytes a second.")
+    abstract: "Shows or sets a limit in bytes a second: of a device's job, or of all together.",
+    discussion: """
+      MOUNTPOINT/DEVICE is the limit of the job that runs there; MOUNTPOINT is the limit that all jobs \
+      of the mount share, also those to come.
+      """)
 
   @OptionGroup var place: TargetArgument
   @Argument(help: "The new limit (K, M, G, T for powers of 1024; 0 for none).")
@@ -47,33 +82,13 @@ struct Speed: ParsableCommand {
 
   func run() throws {
     let target = try place.resolve()
-    let device = try target.singleDevice()
-    if let limit {
-      try target.write(ControlWord.quoted(limit), to: "speed", of: device)
-    } else {
-      Terminal.write(try target.read("speed", of: device))
+    let word = limit.map(ControlWord.quoted)
+    switch (target.device, word) {
+    case (let device?, let word?): try target.write(word, to: "speed", of: device)
+    case (let device?, nil): Terminal.write(try target.read("speed", of: device))
+    case (nil, let word?): try target.write(word, to: "speed", concerning: target.devices)
+    case (nil, nil): Terminal.write(try target.read("speed"))
     }
-  }
-}
-
-struct Snapshot: ParsableCommand {
-  static let configuration = CommandConfiguration(
-    abstract: "Takes a live snapshot: a new image over the active one.")
-
-  @OptionGroup var place: TargetArgument
-  @Argument(help: "The file of the new active image.")
-  var path: String
-  @Option(help: "The new image's format.")
-  var format: String?
-  @Option(help: "absolute-paths makes the file, existing takes one that is there.")
-  var mode: String?
-
-  func run() throws {
-    let target = try place.resolve()
-    var words = [ControlWord.quoted(try AbsolutePath.of(path))]
-    if let format { words.append("format=" + ControlWord.quoted(format)) }
-    if let mode { words.append("mode=" + ControlWord.quoted(mode)) }
-    try target.write(words.joined(separator: " "), to: "snapshot", of: target.singleDevice())
   }
 }
 

@@ -16,15 +16,20 @@ struct Stream: ParsableCommand {
   var onError: String?
   @Option(help: "The string for the header, instead of the one the chain had.")
   var backingFile: String?
+  @Option(help: "What the job is called, instead of by the device's name.")
+  var id: String?
+  @Option(help: "yes, or no: the chain stays until the job is finalized.")
+  var autoFinalize: String?
+  @Option(help: "yes, or no: the job stays in the lists until it is dismissed.")
+  var autoDismiss: String?
 
   func run() throws {
     let target = try place.resolve()
     let device = try target.singleDevice()
-    var words: [String] = []
-    if let base { words.append("base=" + ControlWord.quoted(base)) }
-    if let speed { words.append("speed=" + ControlWord.quoted(speed)) }
-    if let onError { words.append("on-error=" + ControlWord.quoted(onError)) }
-    if let backingFile { words.append("backing-file=" + ControlWord.quoted(backingFile)) }
+    let words = [
+      ("base", base), ("speed", speed), ("on-error", onError), ("backing-file", backingFile),
+      ("id", id), ("auto-finalize", autoFinalize), ("auto-dismiss", autoDismiss),
+    ].compactMap { key, value in value.map { "\(key)=" + ControlWord.quoted($0) } }
     try target.write(words.joined(separator: " "), to: "stream", of: device)
     if wait { try follow(device, of: target) }
   }

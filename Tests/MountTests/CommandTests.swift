@@ -100,5 +100,133 @@ extension MountTests {
         chainfs unmount mnt; wait $daemon
         """)
     }
+
+    @Test("a job is started with a name, finalized and dismissed by commands")
+    func finalizeAndDismiss() throws {
+      let box = try mounted()
+      try box.run(
+        """
+        chainfs stream --id mine --auto-finalize no --auto-dismiss no mnt/vda
+        until grep -q '^state: pending' mnt/.jobs/vda/status; do sleep 0.01; done
+        grep -q '"device": "mine"' mnt/.jobs/status.json
+        """)
+      try expectRefusal(box, "chainfs dismiss --id mine mnt/vda", "the job is pending")
+      try expectRefusal(box, "chainfs dismiss --id other mnt/vda", "no such concluded job")
+      try box.run(
+        """
+        chainfs finalize mnt/vda
+        grep -q '"device": "mine"' mnt/.jobs/status.json; grep -q concluded mnt/.jobs/status.json
+        [ $(wc -l < mnt/.jobs/vda/chain) = 1 ]
+        """)
+      try expectRefusal(box, "chainfs finalize mnt/vda", "no job")
+      try box.run("chainfs dismiss --id mine mnt/vda; [ \"$(cat mnt/.jobs/status.json)\" = '[]' ]")
+      try expectRefusal(box, "chainfs stream --auto-finalize maybe mnt/vda", "yes or no, not maybe")
+      try box.run(
+        """
+        chainfs stream --auto-dismiss no mnt/vdb; cat mnt/.jobs/vdb/wait
+        grep -q concluded mnt/.jobs/status.json
+        chainfs dismiss mnt/vdb; [ "$(cat mnt/.jobs/status.json)" = '[]' ]; chainfs unmount mnt
+        """)
+    }
+
+    @Test("stop holds the reads of a device until cont")
+    func stopAndCont() throws {
+      let box = try mounted("-o cache=none ")
+      try box.run(
+        """
+        chainfs stop mnt/vda
+        { head -c 512 mnt/vda > read; date +%s%N > ended; } & reader=$!
+        # The other device is not held. What is not held has ended by then, or is only not seen to.
+        head -c 512 mnt/vdb > other; sleep 0.3
+        date +%s%N > allowed; chainfs cont mnt/vda
+        wait $reader; [ -s read ]
+        [ $(cat ended) -gt $(cat allowed) ]
+        chainfs unmount mnt
+        """)
+    }
+
+    @Test("the limit of all streams and that of one are shown and set, each by its place")
+    func speed() throws {
+      let box = try mounted()
+      #expect(try box.run("chainfs speed mnt; chainfs speed mnt/vda") == "0\n0")
+      try box.run("chainfs speed mnt 1; chainfs stream mnt/vda; chainfs speed mnt/vda 50M")
+      #expect(
+        try box.run("chainfs speed mnt; cat mnt/.jobs/speed; chainfs speed mnt/vda")
+          == "1\n1\n52428800")
+      try expectRefusal(box, "chainfs speed mnt fast", "not fast")
+      try expectRefusal(box, "chainfs speed mnt/vdb 5M", "no job")
+      #expect(try box.run("chainfs speed mnt; chainfs speed mnt/vda") == "1\n52428800")
+      try box.run("chainfs speed mnt 0; cat mnt/.jobs/vda/wait; chainfs unmount mnt")
+    }
+
+    @Test("a snapshot of several devices is taken of all, or of none")
+    func snapshots() throws {
+      let box = try mounted()
+      try box.run(
+        """
+        chainfs snapshot mnt vda=a.qcow2 "vdb=$PWD/b b.qcow2"
+        [ "$(head -n 1 mnt/.jobs/vda/chain | cut -f 5)" = "$PWD/a.qcow2" ]
+        [ "$(head -n 1 mnt/.jobs/vdb/chain | cut -f 5)" = "$PWD/b b.qcow2" ]
+        # One of several, and a path with an equals sign.
+        chainfs snapshot mnt vdb=c.qcow2; chainfs snapshot mnt/vda vdb=x.qcow2
+        [ $(wc -l < mnt/.jobs/vda/chain) = 4 ]; [ $(wc -l < mnt/.jobs/vdb/chain) = 4 ]
+        [ "$(head -n 1 mnt/.jobs/vda/chain | cut -f 5)" = "$PWD/vdb=x.qcow2" ]
+        """)
+      for (words, sentence) in [
+        ("mnt vda=d.qcow2 vdb=a.qcow2", "there is a file already"),
+        ("mnt vda=d.qcow2 vdz=e.qcow2", "no device named vdz (have vda, vdb)"),
+        ("mnt vda=d.qcow2 vdb=d.qcow2", "the same file"),
+        ("mnt vda=d.qcow2 vda=e.qcow2", "twice"),
+        ("mnt vda=d.qcow2 e.qcow2", "DEVICE=PATH"), ("mnt d.qcow2", "several devices"),
+        ("mnt/vda d.qcow2 e.qcow2", "DEVICE=PATH"),
+        ("--mode existing mnt vda=d.qcow2 vdb=e.qcow2", "d.qcow2"),
+        ("--format vmdk mnt vda=d.qcow2 vdb=e.qcow2", "vmdk"),
+      ] {
+        try expectRefusal(box, "chainfs snapshot \(words)", sentence)
+        try box.run("[ ! -e d.qcow2 ]; [ ! -e e.qcow2 ]; [ $(wc -l < mnt/.jobs/vda/chain) = 4 ]")
+      }
+      #expect(try box.tryRun("chainfs snapshot mnt").status == 64)
+      try box.run(
+        """
+        chainfs unmount mnt; qemu-img check -q vdb=x.qcow2; qemu-img check -q c.qcow2
+        """)
+    }
+
+    @Test("every command has a help, which is no error")
+    func help() throws {
+      let box = try Sandbox()
+      let commands = try box.run(
+        "chainfs --help | sed -n '/^SUBCOMMANDS/,/^$/s/^  \\([a-z]*\\) .*/\\1/p'"
+      ).split(separator: "\n")
+      #expect(commands.count > 15)
+      for command in commands {
+        let help = try box.tryRun("chainfs \(command) --help")
+        #expect(help.status == 0 && help.errorOutput == "", "\(command): \(help.errorOutput)")
+        #expect(help.output.contains("USAGE: chainfs \(command)"), "\(command)")
+      }
+    }
+
+    /// Two overlays, each over half a disk of data.
+    private func mounted(_ options: String = "") throws -> Sandbox {
+      let box = try Sandbox()
+      try box.run(
+        """
+        for name in vda vdb; do
+          qemu-img create -q -f qcow2 $name-0 16M; qemu-io -f qcow2 -c 'write -q -P 1 0 8M' $name-0
+          qemu-img create -q -f qcow2 -b $name-0 -F qcow2 $name-1
+        done
+        chainfs mount \(options)vda=vda-1 vdb=vdb-1 mnt
+        """)
+      return box
+    }
+
+    /// Fails unless the command fails with status 1 and this in its sentence.
+    private func expectRefusal(_ box: Sandbox, _ command: String, _ words: String) throws {
+      let refusal = try box.tryRun(command)
+      #expect(refusal.status == 1, "\(command): \(refusal.errorOutput)")
+      #expect(
+        refusal.errorOutput.hasPrefix("chainfs: ") && refusal.errorOutput.contains(words),
+        "\(command): \(refusal.errorOutput)")
+    }
   }
 }

@@ -1,3 +1,5 @@
+import Foundation
+import HostSystem
 import TestSupport
 import Testing
 
@@ -7,39 +9,43 @@ import Testing
   .serialized, .timeLimit(.minutes(10)),
   .enabled(if: Requirements.areMet, "needs root, FUSE and qemu-utils"))
 struct ConformanceTests {
-  /// Writes, zeroes and discards at odd places, to the disk and to a plain file alike.
-  static let workload = """
-    state=$1
-    size=\(ImageForm.mebibytes << 20)
-    head -c 400000 /dev/urandom > noise
-    for i in $(seq 40); do
-      state=$(((state * 1103515245 + 12345) & 0x7fffffff))
-      offset=$((state / 7 % size))
-      state=$(((state * 1103515245 + 12345) & 0x7fffffff))
-      length=$((state / 7 % 300000 + 1))
-      [ $((offset + length)) -le $size ] || length=$((size - offset))
-      for file in mnt/vda expected.raw; do
-        case $((i % 5)) in
-          0) fallocate -p -o $offset -l $length $file ;;
-          1) fallocate -z -o $offset -l $length $file ;;
-          *) head -c $length noise | dd of=$file bs=1M iflag=fullblock oflag=seek_bytes \\
-               seek=$offset conv=notrunc 2>/dev/null ;;
-        esac
-      done
-    done
-    """
+  /// Writes, zeroes and discards at odd places, to the disk and to a plain file alike. Each time they are
+  /// opened and closed, as a shell's commands do.
+  private func work(_ box: Sandbox, seed: UInt64) throws {
+    var random = SeededGenerator(seed: seed)
+    let size = ImageForm.mebibytes << 20
+    let noise = random.bytes(300_000)
+    for step in 0..<40 {
+      let start = Int.random(in: 0..<size, using: &random)
+      let length = Int.random(in: 1...min(noise.count, size - start), using: &random)
+      for path in [box.device, box.path + "/expected.raw"] {
+        let file = try SystemCall.open(path, flags: O_RDWR)
+        switch step % 5 {
+        case 0:
+          try SystemCall.allocate(file.raw, .punch, at: UInt64(start), length: UInt64(length))
+        case 1:
+          try SystemCall.allocate(file.raw, .zero, at: UInt64(start), length: UInt64(length))
+        default:
+          try SystemCall.write(
+            file.raw, noise.rawSpan.extracting(first: length), at: UInt64(start))
+        }
+      }
+    }
+  }
 
   @Test("an image of qemu-img reads and writes the same here and there", arguments: ImageForm.all)
   func bothWays(form: ImageForm) throws {
     let box = try Sandbox()
     try form.make(in: box)
-    try box.run("echo '\(Self.workload.replacing("'", with: "'\\''"))' > workload")
     try box.run(
       """
       if [ -e base.qcow2 ]; then sha256sum base.* > below.sums; fi
       chainfs mount vda=top.qcow2 mnt
       cmp mnt/vda expected.raw
-      bash workload \(form.testDescription.utf8.reduce(7) { $0 &* 31 &+ Int($1) } & 0xffff)
+      """)
+    try work(box, seed: form.testDescription.utf8.reduce(7) { $0 &* 31 &+ UInt64($1) })
+    try box.run(
+      """
       cmp mnt/vda expected.raw
       sync mnt/vda
       chainfs unmount mnt

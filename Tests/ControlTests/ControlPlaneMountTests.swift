@@ -24,11 +24,20 @@ struct ControlPlaneMountTests {
     }
     let (a, b, there) = (place.file("a"), place.file("b"), place.file("base.qcow2"))
     try withPlane(in: place) { (plane: ControlPlane) throws in
+      // Without the bytes that are allocated, for one of the devices gets a job.
+      func chains() throws -> [[Substring]] {
+        try ["vda", "vdb"].flatMap { try plane.read(.chain, device: $0).split(separator: "\n") }
+          .map { line in
+            var fields = line.split(separator: "\t")
+            fields.remove(at: 3)
+            return fields
+          }
+      }
       func expect(
         _ kind: FailureKind, _ text: String, _ words: String, told: [String] = ["vda", "vdb"]
       ) throws {
         let files = try names()
-        let chains = try ["vda", "vdb"].map { try plane.read(.chain, device: $0) }
+        let before = try chains()
         let error = #expect(throws: ControlError.self) { try plane.write(.snapshot, text) }
         #expect(error?.kind == kind, "\(text): \(String(describing: error))")
         #expect(error?.sentence.contains(words) == true, "\(String(describing: error))")
@@ -38,7 +47,7 @@ struct ControlPlaneMountTests {
           #expect(sentence == expected, "\(text): \(device)")
         }
         #expect(try names() == files, "\(text)")
-        #expect(try ["vda", "vdb"].map { try plane.read(.chain, device: $0) } == chains)
+        #expect(try chains() == before)
       }
       try expect(.notFound, "vda=\(a) vdz=\(b)", "no device named vdz", told: ["vda"])
       try expect(.exists, "vda=\(a) vdb=\(there)", "vdb: ")

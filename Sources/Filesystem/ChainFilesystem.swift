@@ -55,7 +55,7 @@ package enum ChainFilesystem {
     tell(memory, logger)
     let ending = Ending()
     let signals: SignalWatch
-    do { signals = try SignalWatch { _ in ending.signalled() } } catch {
+    do { signals = try SignalWatch { _ in ending.signal() } } catch {
       throw MountFailure("\(error)")
     }
     defer { signals.stop() }
@@ -76,7 +76,7 @@ package enum ChainFilesystem {
     }
     let control = ControlPlane(
       disks: disks, holds: holds, sizes: sizes, time: SystemTimeSource(),
-      end: { ending.requestUnmount() })
+      end: { ending.command() })
     ending.tells(control)
     do {
       var options = sessionOptions(configuration)
@@ -191,12 +191,16 @@ package enum ChainFilesystem {
   }
 }
 
-/// Brings a signal to the session, also one that came before there was a session.
+/// Brings the wish for the end to the session, also one that came before there was a session.
+///
+/// Signals and commands are counted apart. A second signal is from an owner who does not want to wait, and
+/// costs what is not written yet. A command that comes twice, or a signal after it, is no such wish.
 private final class Ending: Sendable {
   private struct State {
     var session: FuseSession?
     var control: ControlPlane?
     var isAsked = false
+    var signals = 0
   }
 
   private let state = Monitor(State())
@@ -217,13 +221,19 @@ private final class Ending: Sendable {
   /// Who hears of a signal.
   func tells(_ control: ControlPlane) { state.withLock { $0.control = control } }
 
-  func signalled() {
+  func signal() {
     state.withLock { $0.control }?.announceEnd(.signal)
-    requestUnmount()
+    request { state in
+      state.signals += 1
+      return state.signals > 1
+    }
   }
 
-  func requestUnmount() {
-    let session = state.withLock { state in
+  func command() { request { _ in false } }
+
+  private func request(_ isUrgent: (inout State) -> Bool) {
+    let session = state.withLock { state -> FuseSession? in
+      if !isUrgent(&state), state.isAsked { return nil }
       state.isAsked = true
       return state.session
     }

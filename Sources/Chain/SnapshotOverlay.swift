@@ -42,6 +42,25 @@ struct SnapshotOverlay {
       abandon()
       throw .oneFileForTwo(path: name, other.disk.name)
     }
+    if isNew { return }
+    do throws(ChainError) { try makeDurable() } catch {
+      abandon()
+      throw error
+    }
+  }
+
+  /// Makes an image durable that somebody else has made, and perhaps never flushed.
+  private func makeDurable() throws(ChainError) {
+    // Order: the image, its data file and their names are durable before anything relies on them. Where
+    // the path is a symbolic link, the name that it leads to counts as well.
+    try onImage { () throws(ImageError) in try image.flush() }
+    try onStorage { () throws(StorageError) in
+      try disk.files.flushName(of: path)
+      try disk.files.flushName(of: disk.files.location(of: image.storage))
+      if image.data.identity != image.storage.identity {
+        try disk.files.flushName(of: image.data.path)
+      }
+    }
   }
 
   /// Lets go of the files, and takes away what was made.

@@ -131,22 +131,28 @@ struct ChainOpener {
   func openInRoot(
     _ path: String, role: StorageRole, isReadOnly: Bool
   ) throws(ChainError) -> any BlockStorage {
-    guard let root = configuration.backingRoot else {
-      return try openFile(path, role: role, isReadOnly: isReadOnly)
+    if let root = configuration.backingRoot {
+      try check(
+        try onStorage { () throws(StorageError) in try files.canonicalPath(of: path) }, in: root)
     }
-    let directory = try onStorage { () throws(StorageError) in try files.canonicalPath(of: root) }
-    func check(_ place: String) throws(ChainError) {
-      if !PlacePath.lies(place, in: directory) { throw .outsideRoot(path: place, root: root) }
-    }
-    try check(try onStorage { () throws(StorageError) in try files.canonicalPath(of: path) })
     let storage = try openFile(path, role: role, isReadOnly: isReadOnly)
-    do throws(ChainError) {
-      try check(try onStorage { () throws(StorageError) in try files.location(of: storage) })
-    } catch {
+    do throws(ChainError) { try checkInRoot(storage) } catch {
       storage.close()
       throw error
     }
     return storage
+  }
+
+  /// Throws if an open file lies where nothing is opened that an image's header names.
+  func checkInRoot(_ storage: any BlockStorage) throws(ChainError) {
+    guard let root = configuration.backingRoot else { return }
+    try check(
+      try onStorage { () throws(StorageError) in try files.location(of: storage) }, in: root)
+  }
+
+  private func check(_ place: String, in root: String) throws(ChainError) {
+    let directory = try onStorage { () throws(StorageError) in try files.canonicalPath(of: root) }
+    if !PlacePath.lies(place, in: directory) { throw .outsideRoot(path: place, root: root) }
   }
 
   /// Opens the file of a layer.

@@ -1,4 +1,5 @@
 internal import HostSystem
+internal import ImageDriver
 
 /// Where the overlay of a snapshot comes from.
 package enum SnapshotMode: Sendable {
@@ -34,6 +35,19 @@ extension Disk {
     }
     guard virtualSize.isMultiple(of: 512) else {
       throw refusal(.unsupported, "the size of the disk is not a multiple of 512")
+    }
+    // A chain that could not be mounted again must not come about.
+    let opener = ChainOpener(configuration: configuration, files: files)
+    try withLayers { layers throws(ChainError) in
+      guard layers.all.count < ChainOpener.layerLimit else {
+        throw refusal(
+          .unsupported,
+          "the chain has \(ChainOpener.layerLimit) layers, and no more are mounted; stream it first"
+        )
+      }
+      do throws(ChainError) { try opener.checkInRoot(layers.active.image.storage) } catch {
+        throw refusal(error.kind, "no image could be on top of it, for \(error.description)")
+      }
     }
   }
 }

@@ -20,7 +20,8 @@ extension TreeOperations {
       guard let found = try directory.device.disk.view(named: name) else {
         return reply.fail(ENOENT)
       }
-      let (attributes, validity) = try attributes(of: found, in: directory)
+      let inode = directory.inode(of: found.id)
+      let (attributes, validity) = try attributes(of: found, in: directory, inode)
       reply.send(attributes, nameValidFor: .none, attributesValidFor: validity)
     } catch { reply.fail(directory.device.number(of: error)) }
   }
@@ -30,15 +31,14 @@ extension TreeOperations {
     do {
       // Not ENOENT: the kernel looks the name up once more, which may be another layer's by now.
       guard let found = try directory.description(of: id) else { return reply.fail(ESTALE) }
-      let (attributes, validity) = try attributes(of: found, in: directory)
+      let (attributes, validity) = try attributes(of: found, in: directory, inode)
       reply.send(attributes, validFor: validity)
     } catch { reply.fail(directory.device.number(of: error)) }
   }
 
   private func attributes(
-    of view: ViewDescription, in directory: ViewDirectory
+    of view: ViewDescription, in directory: ViewDirectory, _ inode: InodeNumber
   ) throws(ChainError) -> (FileAttributes, Validity) {
-    let inode = ViewInode(device: directory.number, view: view.id).inode
     var attributes: FileAttributes
     var validity = Validity(seconds: 1)
     if view.id == .now {
@@ -83,7 +83,7 @@ extension TreeOperations {
       if position < 1, !listing.add(".", inode: inode, kind: .directory, next: 1) { return }
       if position < 2, !listing.add("..", inode: parent, kind: .directory, next: 2) { return }
       for view in views {
-        let number = ViewInode(device: directory.number, view: view.id).inode
+        let number = directory.inode(of: view.id)
         if !listing.add(view.name, inode: number, kind: .regular, next: number.rawValue) { return }
       }
     }

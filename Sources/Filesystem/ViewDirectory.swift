@@ -23,6 +23,11 @@ final class ViewDirectory: Sendable {
     self.number = number
   }
 
+  /// The number of a view.
+  func inode(of id: ViewID) -> InodeNumber {
+    ViewInode(device: number, view: id, deviceSize: device.disk.virtualSize).inode
+  }
+
   /// What a view is, nil if the chain does not have it and nobody has it open.
   func description(of id: ViewID) throws(ChainError) -> ViewDescription? {
     if let found = try device.disk.view(id) { return found }

@@ -7,9 +7,6 @@
 
 /// A control write: its bare word and its `key=value` words.
 struct CommandText: Equatable {
-  /// Most bytes of a command, the newline included.
-  static let limit = 4095
-
   /// The word without a key, if there is one.
   private(set) var bare: String?
   /// The values by their keys.
@@ -25,15 +22,7 @@ struct CommandText: Equatable {
 
   /// Takes the bytes of one write(2) apart.
   init(bytes: [UInt8], keys: Keys = .options) throws(ControlError) {
-    if bytes.count > Self.limit {
-      throw .invalid("a command has at most \(Self.limit) bytes, this one has \(bytes.count)")
-    }
-    if bytes.contains(0) { throw .invalid("a command must not contain a NUL byte") }
-    guard var text = String(validating: bytes, as: UTF8.self) else {
-      throw .invalid("a command has to be valid UTF-8")
-    }
-    if text.unicodeScalars.last == "\n" { text.unicodeScalars.removeLast() }
-    var splitter = WordSplitter(text, keys: keys)
+    var splitter = WordSplitter(try WrittenLine.text(of: bytes), keys: keys)
     while let word = try splitter.next() {
       try add(word)
     }

@@ -41,12 +41,12 @@ package enum ChainFilesystem {
 
   /// Mounts, calls `ready`, and serves until the mount is unmounted or a signal ends it.
   ///
-  /// `memory` is what `prepare` gave, `service` is started and stopped with the mount. No other thread may
-  /// be active yet. Returns once everything is on disk and the images are released; throws if
+  /// `memory` is what `prepare` gave, `monitor` carries out lines of the human monitor, `service` is started and
+  /// stopped with the mount. No other thread may be active yet. Returns once everything is on disk and the images are released; throws if
   /// something could not be opened, mounted or made durable.
   package static func mount(
-    _ configuration: MountConfiguration, memory: ServingMemory, service: (any MountService)? = nil,
-    ready: () -> Void
+    _ configuration: MountConfiguration, memory: ServingMemory, monitor: @escaping LineRunner,
+    service: (any MountService)? = nil, ready: () -> Void
   ) throws(MountFailure) {
     // A mount that fails early has to stop it too; `serve` does so before the disks are closed.
     var hasServed = false
@@ -85,7 +85,8 @@ package enum ChainFilesystem {
       // Who gives commands goes before what they act on.
       defer { service?.stop() }
       try serve(
-        configuration, point, options, disks, holds, control, ending, logger, failures
+        configuration, point, options, disks, holds, control,
+        MonitorLines { monitor($0, control) }, ending, logger, failures
       ) { () throws(MountFailure) in
         try service?.start(control)
         ready()
@@ -103,8 +104,9 @@ package enum ChainFilesystem {
 
   private static func serve(
     _ configuration: MountConfiguration, _ point: MountPoint, _ options: SessionOptions,
-    _ disks: [Disk], _ holds: [DeviceHold], _ control: ControlPlane, _ ending: Ending,
-    _ logger: Logger, _ failures: FailureLog, _ ready: () throws(MountFailure) -> Void
+    _ disks: [Disk], _ holds: [DeviceHold], _ control: ControlPlane, _ lines: MonitorLines,
+    _ ending: Ending, _ logger: Logger, _ failures: FailureLog,
+    _ ready: () throws(MountFailure) -> Void
   ) throws(MountFailure) {
     let times = SystemTimeSource()
     let mounter = FileOwner(
@@ -118,7 +120,7 @@ package enum ChainFilesystem {
           disk: disk, hold: hold.requests, owner: owner, times: times, failures: failures)
       }, socketPath: configuration.socketPath)
     let operations = TreeOperations(
-      tree: tree, control: control, owner: owner, mounter: mounter,
+      tree: tree, control: control, lines: lines, owner: owner, mounter: mounter,
       caching: configuration.caching == .none ? .direct : .cached,
       mounted: FileTime(times.wallTime()))
     do {

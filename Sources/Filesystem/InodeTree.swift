@@ -26,6 +26,8 @@ enum NodeContent: Sendable {
   case views(ViewDirectory)
   /// What happens to all jobs, as it happens.
   case events
+  /// Lines of the human monitor, and what they print.
+  case monitor
   /// A symbolic link with its text.
   case link(String)
 }
@@ -54,6 +56,7 @@ struct InodeTree: Sendable {
     for file in MountFile.allCases { add(file.rawValue, to: jobs, .mountText(file)) }
     for verb in MountVerb.allCases { add(verb.rawValue, to: jobs, .mountCommand(verb)) }
     add("events", to: jobs, .events)
+    add("monitor", to: jobs, .monitor)
     if let socketPath { add("qmp", to: jobs, .link(socketPath)) }
     for device in devices {
       let name = device.disk.name

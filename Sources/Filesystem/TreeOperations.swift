@@ -8,6 +8,7 @@ internal import HostSystem
 final class TreeOperations: Operations {
   let tree: InodeTree
   private let control: ControlPlane
+  private let lines: MonitorLines
   let owner: FileOwner
   private let mounter: FileOwner
   let caching: CachingMode
@@ -17,11 +18,12 @@ final class TreeOperations: Operations {
   private static let deviceValidity = Validity(seconds: 1)
 
   init(
-    tree: InodeTree, control: ControlPlane, owner: FileOwner, mounter: FileOwner,
-    caching: CachingMode, mounted: FileTime
+    tree: InodeTree, control: ControlPlane, lines: MonitorLines, owner: FileOwner,
+    mounter: FileOwner, caching: CachingMode, mounted: FileTime
   ) {
     self.tree = tree
     self.control = control
+    self.lines = lines
     self.owner = owner
     self.mounter = mounter
     self.caching = caching
@@ -71,7 +73,7 @@ final class TreeOperations: Operations {
     case .link(let target):
       attributes = FileAttributes(inode: inode, kind: .symbolicLink, permissions: 0o777)
       attributes.size = UInt64(target.utf8.count)
-    case .command, .mountCommand:
+    case .command, .mountCommand, .monitor:
       attributes = FileAttributes(inode: inode, kind: .regular, permissions: 0o600)
       // A command makes and opens files with the rights of whoever mounted: nobody else gives it.
       owner = mounter
@@ -95,7 +97,7 @@ final class TreeOperations: Operations {
     case .device(let device):
       let number = device.change(change)
       if number != 0 { return reply.fail(number) }
-    case .command, .mountCommand, .mountText, .deviceText, .wait, .events:
+    case .command, .mountCommand, .mountText, .deviceText, .wait, .events, .monitor:
       // A truncation before a command is written means nothing; who may write is not up for change.
       if change.permissions != nil || change.userID != nil || change.groupID != nil {
         return reply.fail(EPERM)
@@ -148,6 +150,7 @@ final class TreeOperations: Operations {
       case .wait(let device):
         reply.send(OpenWait(device: device, control: control), caching: .direct)
       case .events: reply.send(OpenEvents(control.events), caching: .direct)
+      case .monitor: reply.send(OpenMonitor(lines), caching: .direct)
       }
     } catch { reply.fail(error.kind.commandErrno) }
   }
@@ -169,7 +172,8 @@ final class TreeOperations: Operations {
         switch child.content {
         case .directory, .views: .directory
         case .link: .symbolicLink
-        case .device, .mountText, .mountCommand, .deviceText, .command, .wait, .events: .regular
+        case .device, .mountText, .mountCommand, .deviceText, .command, .wait, .events, .monitor:
+          .regular
         }
       entries.append((child.name, InodeTree.inode(index), kind))
     }
@@ -210,8 +214,12 @@ final class TreeOperations: Operations {
     for device in devices { device.hold.end() }
   }
 
-  // Whoever lets requests go may still be at it.
-  func destroy() { unmounting() }
+  func destroy() {
+    // Whoever lets requests go may still be at it.
+    unmounting()
+    // A line may go on although its file is closed, and acts on what is closed after this.
+    lines.finish()
+  }
 
   private var devices: [DeviceNode] {
     tree.nodes.compactMap { node in

@@ -1,21 +1,27 @@
-internal import Control
+package import Control
 
 /// Carries out lines of the human monitor; a refusal is a text too, as it is in QEMU.
-struct MonitorRunner: Sendable {
+package struct MonitorRunner: Sendable {
   private let control: ControlPlane
 
-  init(control: ControlPlane) {
+  /// Gives its commands to the disks of a mount.
+  package init(control: ControlPlane) {
     self.control = control
   }
 
   /// What a line prints, its lines ended as on a terminal.
   func run(_ line: String) -> String {
-    let text: String
-    do throws(QMPError) { text = try run(MonitorLine(line)) } catch {
-      text = "Error: \(error.text)\n"
+    let bytes = text(of: line).utf8.flatMap {
+      $0 == UInt8(ascii: "\n") ? [UInt8(ascii: "\r"), $0] : [$0]
     }
-    let bytes = text.utf8.flatMap { $0 == UInt8(ascii: "\n") ? [UInt8(ascii: "\r"), $0] : [$0] }
     return String(decoding: bytes, as: UTF8.self)
+  }
+
+  /// Carries out a line and gives what it prints, its lines ended by newlines alone.
+  package func text(of line: String) -> String {
+    do throws(QMPError) { return try run(MonitorLine(line)) } catch {
+      return "Error: \(error.text)\n"
+    }
   }
 
   private func run(_ line: MonitorLine) throws(QMPError) -> String {

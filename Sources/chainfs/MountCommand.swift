@@ -4,6 +4,7 @@ internal import Filesystem
 internal import Glibc
 internal import HostSystem
 internal import Logging
+internal import QMP
 
 struct Mount: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -82,6 +83,9 @@ struct Mount: ParsableCommand {
     signal(SIGPIPE, SIG_IGN)
     // Here, so that a path that cannot be had is told before anything is opened.
     let service = try configuration.socketPath.map { try QMPService(path: $0) }
-    try ChainFilesystem.mount(configuration, memory: memory, service: service, ready: ready)
+    try ChainFilesystem.mount(
+      configuration, memory: memory,
+      monitor: { line, control in MonitorRunner(control: control).text(of: line) },
+      service: service, ready: ready)
   }
 }

@@ -75,6 +75,7 @@ let suites = ["MountTests", "ConformanceTests", "HouseRulesTests"]
 
 let systemTargets: [Target] = [
   .target(name: "CHost"),
+  .systemLibrary(name: "CEdit", pkgConfig: "libedit", providers: [.apt(["libedit-dev"])]),
   .systemLibrary(name: "CFuse", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
   .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
   .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
@@ -85,7 +86,7 @@ let program: Target = .executableTarget(
   name: "chainfs",
   dependencies: [
     "QMP", "Filesystem", "Control", "Chain", "ImageDriver", "Encryption", "BlockIO", "Fuse",
-    "HostSystem", "CHost", argumentParser, logging, filePaths,
+    "HostSystem", "CHost", "CEdit", argumentParser, logging, filePaths,
   ],
   swiftSettings: settings)
 

@@ -21,7 +21,7 @@ struct Chainfs: ParsableCommand {
     subcommands: [
       Mount.self, Unmount.self, Status.self, Stream.self, Cancel.self, Speed.self, Pause.self,
       Resume.self, Finalize.self, Dismiss.self, Stop.self, Cont.self, Snapshot.self, Info.self,
-      Check.self, Map.self, Create.self, Demo.self,
+      Check.self, Map.self, Create.self, HumanMonitor.self, Demo.self,
     ])
 
   static func main() {

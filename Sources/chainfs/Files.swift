@@ -37,12 +37,25 @@ enum Files {
   static func text(of path: String) throws(CommandFailure) -> String {
     try naming(path) { () throws(SystemError) in
       let file = try SystemCall.open(path, flags: O_RDONLY)
-      var text: [UInt8] = []
-      while true {
-        let part = try read(file.raw, count: 65536, at: text.count)
-        text += part
-        if part.count < 65536 { return String(decoding: text, as: UTF8.self) }
-      }
+      return try text(from: file.raw)
+    }
+  }
+
+  /// What a file answers to a line: both through one open.
+  static func answer(to line: [UInt8], from path: String) throws(CommandFailure) -> String {
+    try naming(path) { () throws(SystemError) in
+      let file = try SystemCall.open(path, flags: O_RDWR)
+      try SystemCall.write(file.raw, line.rawSpan, at: 0)
+      return try text(from: file.raw)
+    }
+  }
+
+  private static func text(from descriptor: Int32) throws(SystemError) -> String {
+    var text: [UInt8] = []
+    while true {
+      let part = try read(descriptor, count: 65536, at: text.count)
+      text += part
+      if part.count < 65536 { return String(decoding: text, as: UTF8.self) }
     }
   }
 

@@ -38,6 +38,16 @@ enum Terminal {
 
   /// True where standard output is a terminal.
   static var isInteractive: Bool { isatty(STDOUT_FILENO) == 1 }
+
+  /// How many columns it has.
+  static var width: Int {
+    var size = winsize()
+    // Alive: the size is this local.
+    guard unsafe ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0 else {
+      return 80
+    }
+    return Int(size.ws_col)
+  }
 }
 
 /// Lines that are drawn over each other while a job runs; nothing at all into a pipe.

@@ -106,9 +106,15 @@ struct ImageLock: Equatable {
       throw error
     }
     let before = other
-    // Order: ours stand before the other's go; a stranger sees one of the two at any moment.
-    other.giveBack(allBut: .none, descriptor: otherDescriptor)
+    other = .none
     do throws(StorageError) {
+      // Order: ours stand before the other's go; a stranger sees one of the two at any moment.
+      for byte in before.bytes {
+        // One that stays would look like a stranger's.
+        do throws(SystemError) { try SystemCall.unlockByte(otherDescriptor, byte) } catch {
+          throw .system(path: path, error)
+        }
+      }
       try next.checkOthers(descriptor: descriptor, path: path)
     } catch {
       other.set(before, descriptor: otherDescriptor)

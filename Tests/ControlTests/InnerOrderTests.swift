@@ -88,7 +88,7 @@ struct InnerOrderTests {
       var order = StreamOrder(device: "#vda.5")
       (order.jobID, order.bottom, order.autoDismiss) = ("j", "#vda.2", false)
       try plane.stream(order)
-      while !plane.jobs.line.contains("concluded") { sched_yield() }
+      while !plane.jobs.line.contains("concluded") { usleep(1000) }
       let chain = try plane.text(of: .chain, device: "vda").split(separator: "\n")
       #expect(chain.map { String($0.suffix(2)) } == ["l6", "l5", "l1", "l0"])
       #expect(try plane.text(of: .error, device: "vda") == "")

@@ -35,6 +35,8 @@ struct Expectation: Sendable {
   var isUnsound: Bool
   /// Clusters may be lost for good: nobody looks for them.
   var mayLeak: Bool
+  /// Layers that were streamed into while they were below the active image.
+  var inner: Set<String> = []
   /// Ends the snapshots of the first top image.
   var snapshots: [String: [UInt8]]
   /// The bytes when the bitmaps were clear; nil if there are none to look at.

@@ -77,10 +77,13 @@ extension Judge {
     }
   }
 
-  /// An image that was being made is none, or a sound one.
+  /// An image that was being made is none, or a sound one; so is a layer that was streamed into.
   func checkOthers() throws {
     for path in files.names where path.hasPrefix("/s") && path != expectation.path {
       guard let disk = files.disk(path), try Qcow2Image.isQcow2(disk) else { continue }
+      try template.expectSound(path, files, mayLeak: true, isClosed: false)
+    }
+    for path in expectation.inner where path != expectation.path {
       try template.expectSound(path, files, mayLeak: true, isClosed: false)
     }
   }

@@ -150,7 +150,8 @@ final class Session: @unchecked Sendable {
       if random.oneIn(3) { try repair() }
       try mount()
     case 66..<76: try snapshot()
-    case 76..<92: try stream()
+    case 76..<87: try stream()
+    case 87..<93: try streamInner()
     default: try grow()
     }
     if random.oneIn(3) { try compare() }

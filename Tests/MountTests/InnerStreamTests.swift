@@ -27,18 +27,6 @@ extension MountTests {
       return box
     }
 
-    /// Waits until no job is left, and gives how the jobs of an id ended.
-    private static let drain = """
-      def drain(c, *ids):
-          ends = lambda: {e["data"]["device"]: e["data"].get("error") for e in c.events
-                          if e["event"] == "BLOCK_JOB_COMPLETED"}
-          while set(ids) - set(ends()): c.events.append(c.line())
-          while c("query-jobs"): time.sleep(0.01)
-          return ends()
-      def chain(c): return [n["file"].split("/")[-1] for n in c("query-named-block-nodes", flat=True)]
-
-      """
-
     /// Unmounts and looks at what is left: the same disk, by sound images.
     private func finish(
       _ box: Sandbox, _ images: String, against disk: String = "disk.raw"
@@ -58,26 +46,27 @@ extension MountTests {
       let box = try chain()
       try box.run("cksum img8 img7 img6 > sums; cat mnt/vda > /dev/null")
       try box.python(
-        Self.drain + """
-          c = Client()
-          assert c.fails("block-stream", device="#vda.5") == "GenericError: Invalid job ID ''"
-          assert c.fails("block-stream", device="#vda.5", job_id="j", base="img7") == (
-              "GenericError: Can't find 'img7' in the backing chain")
-          assert c.fails("block-stream", device="#vda.5", job_id="j", base_node="#vda.6") == (
-              "GenericError: Node '#vda.6' is not a backing image of '#vda.5'")
-          c("block-stream", device="#vda.5", job_id="j", base="img2")
-          assert drain(c, "j") == {"j": None}
-          assert c.words() == "created running waiting pending BLOCK_JOB_COMPLETED concluded null"
-          assert chain(c) == ["img8", "img7", "img6", "img5", "img2", "img1", "img0"]
-          # Again: there is nothing left to do.
-          c.events = []
-          c("block-stream", device="#vda.5", job_id="j", base="img2")
-          assert drain(c, "j") == {"j": None} and c.events[-1]["data"]["id"] == "j"
-          assert "len" in c.events[-3]["data"] and c.events[-3]["data"]["len"] == 0
-          # The lowest one has nothing below it.
-          c("block-stream", device="#vda.0", job_id="low")
-          assert drain(c, "low")["low"] is None
-          """)
+        """
+        c = Client()
+        assert c.fails("block-stream", device="#vda.5") == "GenericError: Invalid job ID ''"
+        assert c.fails("block-stream", device="#vda.5", job_id="j", base="img7") == (
+            "GenericError: Can't find 'img7' in the backing chain")
+        assert c.fails("block-stream", device="#vda.5", job_id="j", base_node="#vda.6") == (
+            "GenericError: Node '#vda.6' is not a backing image of '#vda.5'")
+        c("block-stream", device="#vda.5", job_id="j", base="img2")
+        assert drain(c, "j") == {"j": None}
+        c.until("null")
+        assert c.words() == "created running waiting pending BLOCK_JOB_COMPLETED concluded null"
+        assert chain(c) == ["img8", "img7", "img6", "img5", "img2", "img1", "img0"]
+        # Again: there is nothing left to do.
+        c.events = []
+        c("block-stream", device="#vda.5", job_id="j", base="img2")
+        assert drain(c, "j") == {"j": None}
+        assert [e["data"]["len"] for e in c.events if "len" in e["data"]] == [0]
+        # The lowest one has nothing below it.
+        c("block-stream", device="#vda.0", job_id="low")
+        assert drain(c, "low")["low"] is None
+        """)
       try box.run(
         """
         qemu-io -f qcow2 -c 'write -q 0 1k' img4
@@ -105,22 +94,22 @@ extension MountTests {
     func parallel(round: Int) throws {
       let box = try chain(round == 0 ? "" : ",cache=none")
       try box.python(
-        Self.drain + """
-          c = Client()
-          for n in [2, 4, 6]:
-              c("block-stream", device=f"#vda.{n}", job_id=f"s{n}", bottom=f"#vda.{n - 1}", speed=1)
-          c("block-stream", device="vda", job_id="s8", bottom="#vda.7", speed=1)
-          assert [j["id"] for j in c("query-jobs")] == ["s8", "s6", "s4", "s2"]
-          assert [j["device"] for j in c("query-block-jobs")] == ["s8", "s6", "s4", "s2"]
-          lines = open("mnt/.jobs/status").read().splitlines()
-          assert [line.split()[2] for line in lines] == ["s8:", "s6:", "s4:", "s2:"], lines
-          assert c.hmp("info block-jobs").count("Streaming device") == 4
-          with open("mnt/vda", "r+b", buffering=0) as file:
-              file.seek(5 << 20); file.write(b"x" * 5000)
-          for n in [2, 4, 6, 8]: c("block-job-set-speed", device=f"s{n}", speed=0)
-          assert drain(c, "s2", "s4", "s6", "s8") == dict.fromkeys(["s2", "s4", "s6", "s8"])
-          assert chain(c) == ["img8", "img6", "img4", "img2", "img0"]
-          """)
+        """
+        c = Client()
+        for n in [2, 4, 6]:
+            c("block-stream", device=f"#vda.{n}", job_id=f"s{n}", bottom=f"#vda.{n - 1}", speed=1)
+        c("block-stream", device="vda", job_id="s8", bottom="#vda.7", speed=1)
+        assert [j["id"] for j in c("query-jobs")] == ["s8", "s6", "s4", "s2"]
+        assert [j["device"] for j in c("query-block-jobs")] == ["s8", "s6", "s4", "s2"]
+        lines = open("mnt/.jobs/status").read().splitlines()
+        assert [line.split()[2] for line in lines] == ["s8:", "s6:", "s4:", "s2:"], lines
+        assert c.hmp("info block-jobs").count("Streaming device") == 4
+        with open("mnt/vda", "r+b", buffering=0) as file:
+            file.seek(5 << 20); file.write(b"x" * 5000)
+        for n in [2, 4, 6, 8]: c("block-job-set-speed", device=f"s{n}", speed=0)
+        assert drain(c, "s2", "s4", "s6", "s8") == dict.fromkeys(["s2", "s4", "s6", "s8"])
+        assert chain(c) == ["img8", "img6", "img4", "img2", "img0"]
+        """)
       try box.run(
         """
         head -c 5000 /dev/zero | tr '\\0' x |
@@ -133,31 +122,32 @@ extension MountTests {
     func overlapping() throws {
       let box = try chain()
       try box.python(
-        Self.drain + """
-          c = Client()
-          def busy(node): return (f"GenericError: Node '{node}' is busy: block device is in use "
-                                  "by block job: stream")
-          c("block-stream", device="#vda.4", job_id="s4", base="img2", speed=1)
-          before = list(c.events)
-          for device, base, node in [("#vda.5", "img2", "#vda.4"), ("#vda.3", "img2", "#vda.3"),
-                                     ("#vda.4", "img2", "#vda.4"), ("vda", "img2", "#vda.4"),
-                                     ("#vda.6", "img3", "#vda.4"), ("#vda.4", "img0", "#vda.4")]:
-              assert c.fails("block-stream", device=device, job_id="x", base=base) == busy(node)
-          assert c.hmp("block_stream vda 1") == "Error: " + busy("#vda.4")[14:] + "\\r\\n"
-          assert c.events == before
-          # A snapshot gives a node a name, which HMP takes for its job.
-          path = os.path.abspath("sn")
-          c("blockdev-snapshot-sync", device="vda", snapshot_file=path, snapshot_node_name="sn")
-          path = os.path.abspath("sn2")
-          c("blockdev-snapshot-sync", device="vda", snapshot_file=path, snapshot_node_name="sn2")
-          assert c.hmp("block_stream sn 1B img4") == ""
-          assert c("query-jobs")[0]["id"] == "sn"
-          assert c.fails("block-stream", device="vda", base="img5") == busy("sn")
-          assert c.hmp("block_job_cancel sn") == "" and c.hmp("block_job_set_speed s4 100") == ""
-          assert drain(c, "s4")["s4"] is None
-          assert chain(c) == ["sn2", "sn", "img8", "img7", "img6", "img5", "img4", "img2", "img1",
-                              "img0"]
-          """)
+        """
+        c = Client()
+        def busy(node): return (f"GenericError: Node '{node}' is busy: block device is in use "
+                                "by block job: stream")
+        c("block-stream", device="#vda.4", job_id="s4", base="img2", speed=1)
+        c.until("running")
+        before = list(c.events)
+        for device, base, node in [("#vda.5", "img2", "#vda.4"), ("#vda.3", "img2", "#vda.3"),
+                                   ("#vda.4", "img2", "#vda.4"), ("vda", "img2", "#vda.4"),
+                                   ("#vda.6", "img3", "#vda.4"), ("#vda.4", "img0", "#vda.4")]:
+            assert c.fails("block-stream", device=device, job_id="x", base=base) == busy(node)
+        assert c.hmp("block_stream vda 1") == "Error: " + busy("#vda.4")[14:] + "\\r\\n"
+        assert c.events == before
+        # A snapshot gives a node a name, which HMP takes for its job.
+        path = os.path.abspath("sn")
+        c("blockdev-snapshot-sync", device="vda", snapshot_file=path, snapshot_node_name="sn")
+        path = os.path.abspath("sn2")
+        c("blockdev-snapshot-sync", device="vda", snapshot_file=path, snapshot_node_name="sn2")
+        assert c.hmp("block_stream sn 1B img4") == ""
+        assert c("query-jobs")[0]["id"] == "sn"
+        assert c.fails("block-stream", device="vda", base="img5") == busy("sn")
+        assert c.hmp("block_job_cancel sn") == "" and c.hmp("block_job_set_speed s4 100") == ""
+        assert drain(c, "s4")["s4"] is None
+        assert chain(c) == ["sn2", "sn", "img8", "img7", "img6", "img5", "img4", "img2", "img1",
+                            "img0"]
+        """)
       try box.run("chainfs unmount mnt; qemu-img compare -q sn2 disk.raw")
     }
 
@@ -165,33 +155,33 @@ extension MountTests {
     func beside() throws {
       let box = try chain()
       try box.python(
-        Self.drain + """
-          import random, threading
-          c = Client()
-          model = bytearray(open("disk.raw", "rb").read())
-          views = [(open(f"mnt/.chain/vda/{8 - n}-img{n}", "rb", buffering=0),
-                    open(f"view{n}", "rb").read()) for n in [3, 4, 5]]
-          c("block-stream", device="#vda.5", job_id="j", speed=1)
-          def same(view):
-              view[0].seek(0)
-              return b"".join(iter(lambda: view[0].read(1 << 20), b"")) == view[1]
-          r = random.Random(7)
-          with open("mnt/vda", "r+b", buffering=0) as disk:
-              for n in range(300):
-                  if n == 100: c("block-job-set-speed", device="j", speed=4 << 20)
-                  if n == 200: c("block-job-set-speed", device="j", speed=0)
-                  place, data = r.randrange(15 << 20), r.randbytes(r.choice([1, 512, 4096, 70000]))
-                  disk.seek(place); assert disk.write(data) == len(data)
-                  model[place:place + len(data)] = data
-                  if n % 20 == 0: assert same(views[n // 20 % 3]), n
-              os.fsync(disk.fileno())
-          assert drain(c, "j") == {"j": None}
-          assert chain(c) == ["img8", "img7", "img6", "img5"]
-          # The files are gone from the chain, and stay for whoever reads them.
-          for view in views: assert same(view)
-          for view in views: view[0].close()
-          open("model", "wb").write(model)
-          """)
+        """
+        import random, threading
+        c = Client()
+        model = bytearray(open("disk.raw", "rb").read())
+        views = [(open(f"mnt/.chain/vda/{8 - n}-img{n}", "rb", buffering=0),
+                  open(f"view{n}", "rb").read()) for n in [3, 4, 5]]
+        c("block-stream", device="#vda.5", job_id="j", speed=1)
+        def same(view):
+            view[0].seek(0)
+            return b"".join(iter(lambda: view[0].read(1 << 20), b"")) == view[1]
+        r = random.Random(7)
+        with open("mnt/vda", "r+b", buffering=0) as disk:
+            for n in range(300):
+                if n == 100: c("block-job-set-speed", device="j", speed=4 << 20)
+                if n == 200: c("block-job-set-speed", device="j", speed=0)
+                place, data = r.randrange(15 << 20), r.randbytes(r.choice([1, 512, 4096, 70000]))
+                disk.seek(place); assert disk.write(data) == len(data)
+                model[place:place + len(data)] = data
+                if n % 20 == 0: assert same(views[n // 20 % 3]), n
+            os.fsync(disk.fileno())
+        assert drain(c, "j") == {"j": None}
+        assert chain(c) == ["img8", "img7", "img6", "img5"]
+        # The files are gone from the chain, and stay for whoever reads them.
+        for view in views: assert same(view)
+        for view in views: view[0].close()
+        open("model", "wb").write(model)
+        """)
       try box.run("qemu-io -f qcow2 -c 'write -q 0 1k' img4")
       try finish(box, "img8 img7 img6 img5", against: "model")
     }
@@ -202,13 +192,13 @@ extension MountTests {
     func resumes(end: String) throws {
       let box = try chain()
       try box.python(
-        Self.drain + """
-          c = Client()
-          for n in [6, 3]:
-              c("block-stream", device=f"#vda.{n}", job_id=f"s{n}", base=f"img{n - 2}", speed=100000)
-          # Some of it is durable.
-          while not all(j["current-progress"] > 15500000 for j in c("query-jobs")): time.sleep(0.02)
-          """)
+        """
+        c = Client()
+        for n in [6, 3]:
+            c("block-stream", device=f"#vda.{n}", job_id=f"s{n}", base=f"img{n - 2}", speed=100000)
+        # Some of it is durable.
+        while not all(j["current-progress"] > 15500000 for j in c("query-jobs")): time.sleep(0.02)
+        """)
       if end == "unmount" {
         try box.run("chainfs unmount mnt")
       } else {
@@ -228,61 +218,16 @@ extension MountTests {
       try box.python("assert Client()('query-jobs') == []")
       try box.run("chainfs unmount mnt; chainfs mount -o qmp=s vda=img8 mnt")
       try box.python(
-        Self.drain + """
-          c = Client()
-          assert sorted(j["id"] for j in c("query-jobs")) == ["s3", "s6"]
-          assert all(j["speed"] == 100000 for j in c("query-block-jobs"))
-          for n in [6, 3]: c("block-job-set-speed", device=f"s{n}", speed=0)
-          assert drain(c, "s3", "s6") == {"s3": None, "s6": None}
-          assert chain(c) == ["img8", "img7", "img6", "img4", "img3", "img1", "img0"]
-          """)
+        """
+        c = Client()
+        assert sorted(j["id"] for j in c("query-jobs")) == ["s3", "s6"]
+        assert all(j["speed"] == 100000 for j in c("query-block-jobs"))
+        for n in [6, 3]: c("block-job-set-speed", device=f"s{n}", speed=0)
+        assert drain(c, "s3", "s6") == {"s3": None, "s6": None}
+        assert chain(c) == ["img8", "img7", "img6", "img4", "img3", "img1", "img0"]
+        """)
       try box.run("[ ! -s mnt/.jobs/vda/error ]")
       try finish(box, "img8 img7 img6 img4 img3 img1 img0")
-    }
-
-    @Test("a layer that somebody reads, that is encrypted, or has its data in a file of its own")
-    func kinds() throws {
-      let box = try Sandbox()
-      try QMPClient.text.write(toFile: "\(box.path)/client.py", atomically: true, encoding: .utf8)
-      try box.run(
-        """
-        printf abc > secret
-        again qemu-img create -q -f qcow2 --object secret,id=s,data=abc \
-          -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 low 4M
-        again qemu-img create -q -f qcow2 --object secret,id=s,data=abc -b low -F qcow2 \
-          -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 mid
-        qemu-img create -q -f qcow2 -o data_file=own.data -b mid -F qcow2 own
-        qemu-img create -q -f qcow2 -b own -F qcow2 top
-        chainfs mount -o secret=secret vda=mid mnt
-        head -c 2M /dev/zero | tr '\\0' a | dd of=mnt/vda bs=1M conv=notrunc status=none
-        chainfs unmount mnt
-        chainfs mount -o qmp=s,secret=secret vda=top mnt
-        cp mnt/vda disk.raw
-        """)
-      try box.python(
-        Self.drain + """
-          c = Client()
-          for n in [1, 2]:
-              c("block-stream", device=f"#vda.{n}", job_id=f"s{n}")
-              assert drain(c, f"s{n}")[f"s{n}"] is None
-          assert chain(c) == ["top", "own"]
-          """)
-      try box.run(
-        """
-        cmp mnt/vda disk.raw; chainfs unmount mnt
-        qemu-img check -q own; qemu-img compare -q top disk.raw
-        qemu-img create -q -f qcow2 -b own -F qcow2 other
-        mkdir second; chainfs mount -o ro vda=other second
-        chainfs mount -o qmp=s vda=top mnt
-        """)
-      let said = try box.python(
-        "print(Client().fails('block-stream', device='#vda.0', job_id='j'))")
-      #expect(said.contains("lock") && said.contains("chainfs"), "\(said)")
-      try box.run(
-        """
-        cmp mnt/vda disk.raw; cmp second/vda disk.raw
-        chainfs unmount mnt; chainfs unmount second
-        """)
     }
   }
 }

@@ -46,6 +46,16 @@ enum QMPClient {
         def words(self):
             return " ".join(e["data"].get("status") or e["event"] for e in self.events)
         def hmp(self, line): return self("human-monitor-command", command_line=line)
+    def drain(c, *ids):
+        "Waits until no job is left, and gives how those of these ids ended."
+        ends = lambda: {e["data"]["device"]: e["data"].get("error") for e in c.events
+                        if e["event"] == "BLOCK_JOB_COMPLETED"}
+        while set(ids) - set(ends()): c.events.append(c.line())
+        while c("query-jobs"): time.sleep(0.01)
+        return ends()
+    def chain(c):
+        "The file names of the layers, active image first."
+        return [n["file"].split("/")[-1] for n in c("query-named-block-nodes", flat=True)]
     """
 }
 

@@ -106,7 +106,7 @@ package struct MonitorWord: Equatable, Sendable {
     case (.help, 0): return .command
     case (.help, 1) where arguments[0] == "info", (.info, 0): return .subject
     case (.info, 1) where arguments[0] == MonitorCommand.Subject.block.rawValue: return .device
-    case (.help, _), (.info, _): return .other
+    case (.help, _), (.info, _), (.stop, _), (.cont, _), (.quit, _): return .other
     case (_, 0): return .device
     case (.blockStream, 2): return .base(device: arguments[0])
     case (.snapshot, 1): return .file

@@ -78,7 +78,7 @@ struct HumanMonitor: ParsableCommand {
     switch LocalLine(text) {
     case .quit: return false
     case .text(let text): Terminal.write(text)
-    case .help: Terminal.write(try reply(to: line, target) + LocalLine.usage)
+    case .help: Terminal.write(LocalLine.help(try reply(to: line, target)))
     case nil: if !text.allSatisfy(\.isWhitespace) { Terminal.write(try reply(to: line, target)) }
     }
     return true

@@ -5,14 +5,12 @@
 enum LocalLine {
   /// Leaves the prompt.
   case quit
-  /// The mount tells what it knows, and this comes after it.
+  /// The mount tells its commands, all but this one's.
   case help
   /// Prints a text.
   case text(String)
 
-  /// Its commands.
-  static let names = ["quit"]
-  static let usage = "quit|q -- leave this prompt; the mount stays\n"
+  private static let usage = "quit|q -- leave this prompt; the mount stays\n"
 
   /// Nil for a line that is the mount's.
   init?(_ line: String) {
@@ -29,5 +27,10 @@ enum LocalLine {
       }
     default: return nil
     }
+  }
+
+  /// What the mount tells of its commands, but for what `quit` is here.
+  static func help(_ text: String) -> String {
+    text.split(separator: "\n").map { $0.hasPrefix("quit|q ") ? usage : "\($0)\n" }.joined()
   }
 }

@@ -8,7 +8,7 @@ struct MonitorChoices {
   func callAsFunction(_ word: MonitorWord) -> [WordCompletion.Choice] {
     do {
       switch word.role {
-      case .command: return words(MonitorWord.commands + LocalLine.names)
+      case .command: return words(MonitorWord.commands)
       case .subject: return words(MonitorWord.subjects)
       case .device: return words(try target.devices)
       case .base(let device): return words(try bases(of: device))

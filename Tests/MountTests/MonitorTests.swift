@@ -90,7 +90,7 @@ extension MountTests {
         [ "$(head -n 1 mnt/.jobs/vda/status)" = 'No active jobs' ]
         echo help | chainfs monitor mnt > out
         grep -q '^block_stream device .speed .base.. -- copy data' out
-        [ "$(tail -n 1 out)" = 'quit|q -- leave this prompt; the mount stays' ]
+        [ "$(grep '^quit' out)" = 'quit|q -- leave this prompt; the mount stays' ]
         echo quit | chainfs monitor mnt; mountpoint -q mnt
         """)
       let device = try box.tryRun("echo help | chainfs monitor mnt/vda")

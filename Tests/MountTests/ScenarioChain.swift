@@ -69,8 +69,7 @@ struct ScenarioChain {
   /// mounts it.
   init(_ script: String = Self.usual, options: String = "") throws {
     box = try Sandbox()
-    for (name, text) in [("client.py", QMPClient.text), ("scenario.py", Self.preamble)]
-    {
+    for (name, text) in [("client.py", QMPClient.text), ("scenario.py", Self.preamble)] {
       try text.write(toFile: "\(box.path)/\(name)", atomically: true, encoding: .utf8)
     }
     try run(

@@ -21,7 +21,7 @@ struct InnerDiskTests {
   }
 
   @Test(
-    "the disk, views of it and QEMU read the same bytes on the shorter chain", arguments: 0..<24)
+    "the disk, views of it and QEMU read the same bytes on the shorter chain", arguments: 0..<12)
   func keepsBytes(seed: UInt64) throws {
     let depth = 3 + Int(seed % 4)
     let chain = try RandomChain(seed: seed &+ 4200, depth: depth)

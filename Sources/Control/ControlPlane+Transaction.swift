@@ -17,6 +17,9 @@ extension ControlPlane {
   /// Carries out all actions or none; a refusal changes nothing but the devices' `error` files.
   package func carryOut(_ actions: [TransactionAction]) throws(ControlError) {
     var devices: [Device] = []
+    // The names of new nodes are this transaction's until they are given or it is refused.
+    var names: [String] = []
+    defer { nodeNames.release(names) }
     do throws(ControlError) {
       var steps: [(device: Device, order: SnapshotOrder)] = []
       for action in actions {
@@ -24,7 +27,7 @@ extension ControlPlane {
         let device = try active(device: order.device, node: order.node).device
         device.error.set(nil)
         devices.append(device)
-        try check(order, device, beside: steps)
+        try check(order, device, beside: steps.map(\.device), reserving: &names)
         steps.append((device, order))
       }
       try take(steps)
@@ -48,24 +51,24 @@ extension ControlPlane {
   }
 
   private func check(
-    _ order: SnapshotOrder, _ device: Device,
-    beside others: [(device: Device, order: SnapshotOrder)]
+    _ order: SnapshotOrder, _ device: Device, beside others: [Device],
+    reserving names: inout [String]
   ) throws(ControlError) {
     let name = device.disk.name
-    try checkNewNode(of: order, beside: others.compactMap(\.order.newNode))
+    try checkNewNode(of: order, reserving: &names)
     if order.format != "qcow2" {
       throw ControlError(
         kind: .unsupported,
         sentence: "\(name): an overlay is qcow2, it cannot be \(order.format)",
         rule: .badFormat(order.format))
     }
-    if others.contains(where: { $0.device.disk.name == name }) {
+    if others.contains(where: { $0.disk.name == name }) {
       throw .invalid("\(name): two snapshots of one device need two transactions")
     }
   }
 
   private func checkNewNode(
-    of order: SnapshotOrder, beside others: [String]
+    of order: SnapshotOrder, reserving names: inout [String]
   ) throws(ControlError) {
     guard let name = order.newNode else {
       if order.device != nil { return }
@@ -77,12 +80,16 @@ extension ControlPlane {
       throw ControlError(
         kind: .invalid, sentence: "no node can be called \(name)", rule: .badNodeName(name))
     }
-    let known = try find(name)
-    if known != nil || others.contains(name) {
-      throw ControlError(
-        kind: .exists, sentence: "a device or a node is called \(name) already",
-        rule: .nodeNameInUse(name))
-    }
+    // Reserved first, then looked for: who had it reserved before has given it by now, or never will.
+    guard nodeNames.reserve(name) else { throw nodeNameInUse(name) }
+    names.append(name)
+    if try find(name) != nil { throw nodeNameInUse(name) }
+  }
+
+  private func nodeNameInUse(_ name: String) -> ControlError {
+    ControlError(
+      kind: .exists, sentence: "a device or a node is called \(name) already",
+      rule: .nodeNameInUse(name))
   }
 
   private func take(

@@ -139,6 +139,19 @@ import Testing
     #expect(files.output == "")
   }
 
+  @Test("a program that a test starts hears of every signal")
+  func signals() throws {
+    let lines = try runSuccessfully("grep", "-E", "^Sig(Blk|Ign):", "/proc/self/status")
+      .split(separator: "\n")
+    #expect(lines.count == 2)
+    // Two of the signals are the C library's own, and it lets nobody set them.
+    let itsOwn: UInt64 = 1 << 31 | 1 << 32
+    for line in lines {
+      let signals = try #require(UInt64(line.suffix(16), radix: 16))
+      #expect(signals & ~itsOwn == 0, "\(line)")
+    }
+  }
+
   @Test("the man page has every option, verb and command")
   func manPage() throws {
     let page = try String(

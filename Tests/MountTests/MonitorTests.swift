@@ -14,8 +14,7 @@ extension MountTests {
               self.seen = ""
               self.pid, self.file = pty.fork()
               if self.pid == 0:
-                  # The test library's threads block signals, and the shell's jobs ignore some.
-                  signal.pthread_sigmask(signal.SIG_SETMASK, [])
+                  # The shell's jobs ignore some signals.
                   signal.signal(signal.SIGINT, signal.SIG_DFL)
                   os.environ.update(TERM="xterm", XDG_STATE_HOME=os.getcwd() + "/state")
                   os.execvp("chainfs", ["chainfs", "monitor", "mnt"])

@@ -127,8 +127,6 @@ extension MountTests {
         timeout -s TERM -k 5 100 \(TranscriptPlayer.place)/bin/python3 - <<'END'
         import difflib, signal
         from transcript import *
-        # Threads of a test have all signals blocked, which programs inherit.
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
         signal.signal(signal.SIGTERM, lambda *_: sys.exit("took too long"))
         os.chdir("ours")
         first = Library("s")

@@ -7,6 +7,22 @@ extension Disk {
   /// What the guest has asked so far.
   package var guestStatistics: GuestStatistics { load.statistics(now: timeSource.now()) }
 
+  /// The map of what lies where below the active image.
+  package var mapFigures: CacheFigures { map.figures }
+
+  /// The compressed clusters that were inflated last.
+  package var inflatedFigures: CacheFigures { inflated.figures }
+
+  /// The chain as it is now.
+  package func chainFigures() throws(ChainError) -> ChainFigures {
+    try withLayers { layers throws(ChainError) in
+      ChainFigures(
+        layerCount: layers.backing.layers.count + 1,
+        activeBytes: try layers.active.allocatedBytes(),
+        backingBytes: layers.backing.allocatedBytes)
+    }
+  }
+
   /// Makes durable what was written before the call, for the guest.
   package func flushForGuest() throws(ChainError) {
     let start = timeSource.now()

@@ -17,6 +17,9 @@ final class InflatedClusters: Sendable {
   private struct State {
     var entries: [Entry] = []
     var bytes = 0
+    // Counted where a cluster is kept, never where one is found.
+    var inflations: UInt64 = 0
+    var evictions: UInt64 = 0
   }
 
   private let budget: Int
@@ -52,6 +55,15 @@ final class InflatedClusters: Sendable {
     keep(Entry(layer: layer.id, span: compressed, bytes: cluster))
   }
 
+  /// What the clusters take, and how often one had to be inflated for a part of it.
+  var figures: CacheFigures {
+    state.withLock { state in
+      CacheFigures(
+        bytes: UInt64(state.bytes), limit: UInt64(budget), misses: state.inflations,
+        evictions: state.evictions)
+    }
+  }
+
   private func inflate(
     _ span: CompressedSpan, of layer: Layer, into bytes: inout MutableRawSpan
   ) throws(ChainError) {
@@ -65,10 +77,12 @@ final class InflatedClusters: Sendable {
   /// Keeps an inflated cluster, and lets the oldest go while there are too many.
   private func keep(_ entry: Entry) {
     state.withLock { state in
+      state.inflations += 1
       state.entries.append(entry)
       state.bytes += entry.bytes.count
       while state.bytes > budget, !state.entries.isEmpty {
         state.bytes -= state.entries.removeFirst().bytes.count
+        state.evictions += 1
       }
     }
   }

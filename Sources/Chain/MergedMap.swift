@@ -58,6 +58,9 @@ final class MergedMap: Sendable {
     var bytes = 0
     /// Granules that a thread is merging right now; others wait for it.
     var merging: Set<UInt64> = []
+    // Counted where a granule is stored: a lookup that finds its answer counts nothing.
+    var merges: UInt64 = 0
+    var evictions: UInt64 = 0
   }
 
   /// Bytes of the disk that one granule describes.
@@ -138,12 +141,24 @@ final class MergedMap: Sendable {
   func forget() {
     state.withLock { state in
       precondition(state.merging.isEmpty, "a map is emptied while it is being filled")
-      state = State()
+      var empty = State()
+      // What was counted stays so: it only ever grows.
+      (empty.merges, empty.evictions) = (state.merges, state.evictions)
+      state = empty
     }
   }
 
   /// How many bytes the map takes now.
   var bytesUsed: Int { state.withLock { $0.bytes } }
+
+  /// What the map takes, and how often a granule had to be merged.
+  var figures: CacheFigures {
+    state.withLock { state in
+      CacheFigures(
+        bytes: UInt64(state.bytes), limit: UInt64(clamping: budget), misses: state.merges,
+        evictions: state.evictions)
+    }
+  }
 
   private enum Finding {
     case extent(GranuleExtent, length: UInt64)
@@ -204,6 +219,7 @@ extension MergedMap.State {
   /// Puts a merged granule in place and throws out others until the budget holds.
   mutating func store(_ granule: MergedMap.Granule, budget: Int) {
     merging.remove(granule.number)
+    merges += 1
     bytes += granule.bytes
     if let place = places[granule.number] {
       bytes -= granules[place].bytes
@@ -226,6 +242,7 @@ extension MergedMap.State {
   }
 
   private mutating func evict(_ place: Int) {
+    evictions += 1
     bytes -= granules[place].bytes
     places[granules[place].number] = nil
     let last = granules.removeLast()

@@ -38,6 +38,8 @@ package enum MountFile: String, Sendable, CaseIterable {
   case statusJSON = "status.json"
   /// `info block` of all devices.
   case block
+  /// Numbers for Prometheus.
+  case metrics
 }
 
 /// Commands and status texts of all devices of a mount.
@@ -190,6 +192,7 @@ extension ControlPlane {
       var parts: [String] = []
       for device in devices { parts.append(try info(device)) }
       return parts.joined(separator: "\n")
+    case .metrics: return MetricsText.of(figures)
     }
   }
 

@@ -23,6 +23,8 @@ package final class EventLog: Sendable {
     var count: UInt64 = 0
     /// The bytes of their lines, newlines included.
     var byteCount: UInt64 = 0
+    /// How many events readers came too late for, each counted by itself.
+    var lost: UInt64 = 0
     var actions: [UInt64: @Sendable () -> Void] = [:]
     var nextAction: UInt64 = 0
   }
@@ -37,6 +39,10 @@ package final class EventLog: Sendable {
 
   /// The length of all lines there ever were, in bytes, each with a newline.
   package var byteCount: UInt64 { state.withLock { $0.byteCount } }
+
+  /// How many events there ever were, and how many of them readers came too late for; an event that two
+  /// readers missed counts twice.
+  var counts: (events: UInt64, lost: UInt64) { state.withLock { ($0.count, $0.lost) } }
 
   /// Follows the log from now on. `onNews` is called after each event or several of them, from any
   /// thread, with no lock held; it must not wait.
@@ -55,6 +61,7 @@ package final class EventLog: Sendable {
       let oldest = state.count - UInt64(state.lines.count)
       let number = max(place, oldest)
       guard number < state.count else { return nil }
+      state.lost += number - place
       return (state.lines[Int(number % UInt64(Self.capacity))], number + 1)
     }
   }

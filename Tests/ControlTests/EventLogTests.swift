@@ -94,6 +94,7 @@ struct EventLogTests {
     var seen: [Int] = []
     while let next = number(reader.next()) { seen.append(next) }
     #expect(seen == Array(lost..<count))
+    #expect(log.counts == (events: UInt64(count), lost: UInt64(lost)))
   }
 
   @Test("an announcement reaches everybody who has not cancelled, and no event does before it")

@@ -160,7 +160,7 @@ import Testing
     let verbs = [
       "stream", "cancel", "speed", "pause", "resume", "snapshot", "stop", "cont", "plan", "status",
       "status.json", "wait", "chain", "info", "error", "block", "events", "finalize", "dismiss",
-      "monitor",
+      "monitor", "metrics",
     ]
     let commands = Chainfs.configuration.subcommands.compactMap { $0._commandName }
     #expect(commands.count > 10)

@@ -12,7 +12,7 @@ extension MountTests {
   struct AbuseTests {
     static let verbs = [
       "stream", "cancel", "speed", "pause", "resume", "snapshot", "stop", "cont", "finalize",
-      "dismiss", "../snapshot", "../speed",
+      "dismiss", "../snapshot", "../speed", "../monitor",
     ]
     static let settle = """
       echo > mnt/.jobs/vda/cancel || true; echo > mnt/.jobs/vda/cont; sha256sum < mnt/vda | cmp - sum
@@ -83,8 +83,9 @@ extension MountTests {
             let flags = [
               O_WRONLY, O_WRONLY | O_TRUNC, O_RDWR | O_APPEND, O_RDWR | O_TRUNC | O_SYNC,
             ]
-            let file = open(
-              "\(directory)/mnt/.jobs/vda/\(verb)", flags[garbage.number(below: flags.count)])
+            var flag = flags[garbage.number(below: flags.count)]
+            if verb == "../monitor" { flag = flag & ~O_ACCMODE | O_RDWR }
+            let file = open("\(directory)/mnt/.jobs/vda/\(verb)", flag)
             if file < 0 { continue }
             let bytes = garbage.bytes(for: verb)
             let place = round % 3 == 0 ? off_t(garbage.number(below: 1 << 40)) : 0
@@ -93,11 +94,19 @@ extension MountTests {
             if count == bytes.count { taken.add(1, ordering: .relaxed) }
             // What a shell leaves to chance: a second piece on the same open file.
             if round % 5 == 0 { _ = write(file, bytes, min(bytes.count, 3)) }
+            if verb == "../monitor" { Self.waitForLines(file) }
             close(file)
           }
         }
       }
       return (written.load(ordering: .relaxed), taken.load(ordering: .relaxed))
+    }
+
+    /// A line of the monitor goes on after it was written, and after its file was closed: a stop would come
+    /// after the end of all stops.
+    private static func waitForLines(_ monitor: Int32) {
+      var byte: UInt8 = 0
+      _ = pread(monitor, &byte, 1, 0)
     }
 
     @Test("garbage on every control file, from eight threads, leaves daemon and disk as they were")
@@ -208,7 +217,10 @@ extension MountTests {
             return
           }
           while !hasEnded.load(ordering: .relaxed) {
-            for name in ["vda/wait", "status", "vda/status.json", "vda/plan", "vda/speed"] {
+            for name in [
+              "vda/wait", "status", "vda/status.json", "vda/plan", "vda/speed", "metrics",
+              "monitor",
+            ] {
               let file = open("\(jobs)/\(name)", O_RDWR | (thread == 1 ? 0 : O_NONBLOCK))
               let other = file < 0 ? open("\(jobs)/\(name)", O_RDONLY | O_NONBLOCK) : file
               if other < 0 { continue }

@@ -3,7 +3,7 @@ import TestSupport
 /// Bytes that nobody should write to a control file, and some that are commands by accident.
 ///
 /// A snapshot makes the file that it is told to. So what is thrown at it has no slash of its own, and no
-/// path in it leads out of the directory of the test.
+/// path in it leads out of the directory of the test. A `q` ends the mount, so no line of the monitor has one.
 struct Garbage {
   static let commands: [String: [String]] = [
     "stream": [
@@ -19,6 +19,11 @@ struct Garbage {
     "snapshot": ["top", "new format=qcow2", "new mode=existing", "new mode=absolute-paths"],
     "../snapshot": ["vda=top", "vda=new format=qcow2", "vda=new vdb=new", "mode=existing vda=new"],
     "../speed": ["0", "1", "200M", "9223372036854775807", "8796093022207M", "1G"],
+    "../monitor": [
+      "block_stream vda 1B base", "block_job_cancel vda", "block_job_pause vda", "s", "cont",
+      "block_job_resume vda", "block_job_set_speed vda 1M", "block_resize vda 64", "info block -v",
+      "info block -n", "info block-jobs", "info status", "help", "help info",
+    ],
   ]
 
   private var random: SeededGenerator
@@ -44,6 +49,7 @@ struct Garbage {
       bytes = Array(words.joined(separator: " ").utf8)
     default: bytes = mutated(verb)
     }
+    if verb.hasSuffix("monitor") { bytes.removeAll { $0 == UInt8(ascii: "q") } }
     guard verb.hasSuffix("snapshot") else { return bytes }
     bytes.removeAll { $0 == UInt8(ascii: "/") }
     // The name is there already: a file that is no image, and the disk's own image.

@@ -50,6 +50,7 @@ struct DeviceArgument: ExpressibleByArgument {
     }
     let isTaken =
       MountFile(rawValue: name) != nil || MountVerb(rawValue: name) != nil
+      || ["events", "monitor", "qmp"].contains(name)
     if isTaken {
       throw CommandFailure("'\(name)' cannot be a device's name: .jobs has a file of that name")
     }

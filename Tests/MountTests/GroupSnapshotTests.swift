@@ -147,7 +147,9 @@ extension MountTests {
         """)
     }
 
-    @Test("no device has the name of a file in .jobs", arguments: ["snapshot", "speed", "status"])
+    @Test(
+      "no device has the name of a file in .jobs",
+      arguments: ["snapshot", "speed", "status", "metrics", "events", "monitor", "qmp"])
     func names(name: String) throws {
       let box = try Sandbox()
       try box.run("qemu-img create -q -f qcow2 image 1M")

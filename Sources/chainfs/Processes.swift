@@ -120,12 +120,19 @@ enum Processes {
     }
   }
 
-  /// Waits until the watched process has ended.
-  static func waitForEnd(_ watched: borrowing OwnedDescriptor) throws {
+  /// Waits until the watched process has ended; what takes longer than `patience` seconds is told once.
+  static func waitForEnd(
+    _ watched: borrowing OwnedDescriptor, patience: Int32, isLate: () -> Void
+  ) throws {
     var entry = pollfd(fd: watched.raw, events: Int16(POLLIN), revents: 0)
     try Files.naming("process") { () throws(SystemError) in
-      // In bounds and alive: one entry, which lives through the call.
-      _ = try SystemCall.retrying("poll") { unsafe poll(&entry, 1, -1) }
+      func wait(milliseconds: Int32) throws(SystemError) -> Bool {
+        // In bounds and alive: one entry, which lives through the call.
+        try SystemCall.retrying("poll") { unsafe poll(&entry, 1, milliseconds) } > 0
+      }
+      if try wait(milliseconds: patience * 1000) { return }
+      isLate()
+      _ = try wait(milliseconds: -1)
     }
   }
 

@@ -14,7 +14,8 @@ struct Unmount: ParsableCommand {
 
   func run() throws {
     let place = try AbsolutePath.of(mountpoint)
-    let server = try Processes.watch(Processes.server(of: place))
+    let process = try Processes.server(of: place)
+    let server = try Processes.watch(process)
     do {
       try Processes.unmount(place)
     } catch {
@@ -24,6 +25,11 @@ struct Unmount: ParsableCommand {
       }
       throw CommandFailure("\(mountpoint): \(error.reason)")
     }
-    try Processes.waitForEnd(server)
+    // A copy of the mount in another namespace keeps the daemon, and the images, for as long as it is there.
+    try Processes.waitForEnd(server, patience: 5) {
+      Terminal.complain(
+        "\(mountpoint) is unmounted, but its daemon (pid \(process)) is not done yet: it writes what is"
+          + " left, or another mount namespace still has the mount")
+    }
   }
 }

@@ -29,6 +29,23 @@ extension MountTests {
       #expect(try box.tryRun("chainfs create c.qcow2").status == 64)
     }
 
+    @Test("an unmount whose daemon goes on for another mount namespace says so, and waits for it")
+    func copiedMount() throws {
+      let box = try Sandbox()
+      try box.run(
+        """
+        qemu-img create -q -f qcow2 a.qcow2 1M; chainfs mount vda=a.qcow2 mnt
+        server=$(chainfs status --pid mnt); mkfifo end
+        unshare -m sh -c 'echo > copied; read word < end' & copy=$!
+        until [ -e copied ]; do kill -0 $copy; sleep 0.05; done
+        chainfs unmount mnt 2> said & client=$!
+        until grep -q "pid $server.*namespace" said; do kill -0 $client; sleep 0.05; done
+        ! mountpoint -q mnt
+        echo > end; wait $copy; wait $client
+        qemu-io -f qcow2 -c 'write -q 0 512' a.qcow2
+        """)
+    }
+
     @Test("check tells what qemu-img check tells, and repairs leaks")
     func check() throws {
       let box = try Sandbox()

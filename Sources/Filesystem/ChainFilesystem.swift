@@ -78,6 +78,8 @@ package enum ChainFilesystem {
       disks: disks, holds: holds, sizes: sizes, time: SystemTimeSource(),
       end: { ending.command() })
     ending.tells(control)
+    // Each has the other, and both would stay.
+    defer { ending.tells(nil) }
     do {
       var options = sessionOptions(configuration)
       if case .kept = memory { options.starting = .atOnce }
@@ -221,7 +223,7 @@ private final class Ending: Sendable {
   }
 
   /// Who hears of a signal.
-  func tells(_ control: ControlPlane) { state.withLock { $0.control = control } }
+  func tells(_ control: ControlPlane?) { state.withLock { $0.control = control } }
 
   func signal() {
     state.withLock { $0.control }?.announceEnd(.signal)

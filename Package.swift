@@ -75,7 +75,8 @@ let suites = ["MountTests", "ConformanceTests", "HouseRulesTests"]
 
 let systemTargets: [Target] = [
   .target(name: "CHost"),
-  .systemLibrary(name: "CEdit", pkgConfig: "libedit", providers: [.apt(["libedit-dev"])]),
+  // No pkgConfig: what it says of the compiler's own directories would come before those of another fuse3.
+  .systemLibrary(name: "CEdit", providers: [.apt(["libedit-dev"])]),
   .systemLibrary(name: "CFuse", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
   .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
   .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),

@@ -19,11 +19,19 @@ struct SessionState {
   }
 
   private var isOpen = false
+  private var hasOutOfBand = false
+
+  /// The one capability that there is: commands that are carried out before those that wait. As in QEMU, few
+  /// commands could be, and none of these; a client that asks for it is told so of each.
+  private static let outOfBand = "oob"
 
   /// The line with which a session begins.
   static let greeting = JSONText.object([
     .init(
-      "QMP", .object([.init("version", Command.version), .init("capabilities", .array([]))]))
+      "QMP",
+      .object([
+        .init("version", Command.version), .init("capabilities", .array([.string(outOfBand)])),
+      ]))
   ])
 
   /// Decides about a message.
@@ -36,7 +44,9 @@ struct SessionState {
       do throws(JSONFault) { value = try JSONParser.value(bytes) } catch {
         return .reply(Self.fault(error))
       }
-      do throws(Request.Fault) { request = try Request(value) } catch {
+      do throws(Request.Fault) {
+        request = try Request(value, hasOutOfBand: hasOutOfBand)
+      } catch {
         return .reply(Self.failure(error.error, id: error.id))
       }
     }
@@ -48,11 +58,15 @@ struct SessionState {
   private mutating func take(_ request: Request) throws(QMPError) -> Step {
     let isNegotiation = request.command == "qmp_capabilities"
     if isOpen {
+      let command = Command(rawValue: request.command)
+      if request.isOutOfBand, isNegotiation || command != nil {
+        throw QMPError("The command \(request.command) does not support OOB")
+      }
       if isNegotiation {
         throw QMPError(
           .commandNotFound, "Capabilities negotiation is already complete, command ignored")
       }
-      guard let command = Command(rawValue: request.command) else {
+      guard let command else {
         throw QMPError(.commandNotFound, "The command \(request.command) has not been found")
       }
       return .carryOut(command, arguments: request.arguments, id: request.id)
@@ -64,10 +78,10 @@ struct SessionState {
     var arguments = Arguments(request.arguments)
     let wanted = try arguments.optionalStrings("enable") ?? []
     try arguments.finish()
-    // None is offered, so none can be had.
-    if let capability = wanted.first {
-      throw QMPError("Capability \(capability) not available")
+    for (index, capability) in wanted.enumerated() where capability != Self.outOfBand {
+      throw QMPError("Parameter 'enable[\(index)]' does not accept value '\(capability)'")
     }
+    hasOutOfBand = !wanted.isEmpty
     isOpen = true
     return .open(Self.success(.object([]), id: request.id))
   }

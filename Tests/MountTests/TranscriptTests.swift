@@ -96,8 +96,6 @@ extension MountTests {
           # Each has its clock and its version.
           value.pop("timestamp", None)
           if "qemu" in value: return sorted(value["qemu"]), type(value["package"]).__name__
-          # No command needs to go out of band here, and a server need not offer it.
-          if "QMP" in value: value["QMP"] = dict(value["QMP"], capabilities=[])
           # How far a job has come is a matter of time, until it is at its end.
           for offset, length in [("offset", "len"), ("current-progress", "total-progress")]:
               if offset in value and 0 < value[offset] < value[length]: value[offset] = "some"

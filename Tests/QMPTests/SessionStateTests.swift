@@ -27,12 +27,12 @@ import Testing
 
   private static let open = "{\"execute\": \"qmp_capabilities\"}"
 
-  @Test("a session greets with its version and offers nothing")
+  @Test("a session greets with its version and what QEMU offers")
   func greeting() {
     #expect(
       SessionState.greeting.line
         == "{\"QMP\": {\"version\": {\"qemu\": {\"major\": 11, \"minor\": 1, \"micro\": 0}, "
-        + "\"package\": \"chainfs\"}, \"capabilities\": []}}")
+        + "\"package\": \"chainfs\"}, \"capabilities\": [\"oob\"]}}")
   }
 
   @Test("until it is opened a session takes one command, and after that all others")
@@ -40,7 +40,7 @@ import Testing
     #expect(
       Self.answers([
         "{\"execute\": \"query-version\", \"id\": 1}",
-        "{\"execute\": \"qmp_capabilities\", \"arguments\": {\"enable\": [\"oob\"]}}",
+        "{\"execute\": \"qmp_capabilities\", \"arguments\": {\"enable\": [\"oob\", \"x\"]}}",
         "{\"execute\": \"qmp_capabilities\", \"arguments\": {\"enable\": 1}}",
         "{\"execute\": \"qmp_capabilities\", \"arguments\": {\"enable\": []}, \"id\": \"x\"}",
         Self.open, "{\"execute\": \"query-version\", \"id\": 1}",
@@ -48,12 +48,34 @@ import Testing
         Self.error(
           "Expecting capabilities negotiation with 'qmp_capabilities'", "CommandNotFound",
           id: "1"),
-        Self.error("Capability oob not available"),
+        Self.error("Parameter 'enable[1]' does not accept value 'x'"),
         Self.error("Invalid parameter type for 'enable', expected: array"),
         "open {\"return\": {}, \"id\": \"x\"}",
         Self.error(
           "Capabilities negotiation is already complete, command ignored", "CommandNotFound"),
         "carry out query-version {} 1",
+      ])
+  }
+
+  @Test("no command goes out of band, which is told to whom asked for it in QEMU's words")
+  func outOfBand() {
+    let query = "{\"exec-oob\": \"query-version\", \"id\": 1}"
+    let unknown = Self.error("QMP input member 'exec-oob' is unexpected", id: "1")
+    #expect(Self.answers([query, Self.open, query]).filter { $0 == unknown }.count == 2)
+    #expect(
+      Self.answers([
+        "{\"execute\": \"qmp_capabilities\", \"arguments\": {\"enable\": [\"oob\", \"oob\"]}}",
+        query, "{\"exec-oob\": \"nope\"}", "{\"exec-oob\": \"qmp_capabilities\"}",
+        "{\"exec-oob\": \"quit\", \"execute\": \"quit\"}", "{\"exec-oob\": 3}",
+        "{\"execute\": \"query-version\", \"id\": 2}",
+      ]) == [
+        "open {\"return\": {}}",
+        Self.error("The command query-version does not support OOB", id: "1"),
+        Self.error("The command nope has not been found", "CommandNotFound"),
+        Self.error("The command qmp_capabilities does not support OOB"),
+        Self.error("QMP input member 'execute' clashes with 'exec-oob'"),
+        Self.error("QMP input member 'exec-oob' must be a string"),
+        "carry out query-version {} 2",
       ])
   }
 

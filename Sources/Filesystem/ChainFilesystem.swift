@@ -41,9 +41,10 @@ package enum ChainFilesystem {
 
   /// Mounts, calls `ready`, and serves until the mount is unmounted or a signal ends it.
   ///
-  /// `memory` is what `prepare` gave, `monitor` carries out lines of the human monitor, `service` is started and
-  /// stopped with the mount. No other thread may be active yet. Returns once everything is on disk and the images are released; throws if
-  /// something could not be opened, mounted or made durable.
+  /// `memory` is what `prepare` gave, `monitor` carries out lines of the human monitor, `service` is
+  /// started and stopped with the mount. No other thread may be active yet. Returns once everything is
+  /// on disk and the images are released; throws if something could not be opened, mounted or made
+  /// durable.
   package static func mount(
     _ configuration: MountConfiguration, memory: ServingMemory, monitor: @escaping LineRunner,
     service: (any MountService)? = nil, ready: () -> Void

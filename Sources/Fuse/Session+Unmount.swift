@@ -6,9 +6,10 @@ internal import HostSystem
 //
 // In order: requests that are held (RequestHold) go on, since with writeback caching what they wait to
 // write was promised to its writer already; what the kernel holds of dirty pages is written (the
-// workers serve those writes), then the mount is taken away as umount(8) does. If files are open, it is detached, so that nobody opens
-// more, and the loop is ended; those who have files open get errors from then on. A second request
-// skips the writing, for an owner who does not want to wait for a slow or hanging disk.
+// workers serve those writes), then the mount is taken away as umount(8) does. If files are open, it is
+// detached, so that nobody opens more, and the loop is ended; those who have files open get errors from
+// then on. A second request skips the writing, for an owner who does not want to wait for a slow or
+// hanging disk.
 //
 // All of this is done on a thread of its own: the request may come from a signal, or from a request
 // that a worker serves, and neither can wait. The thread uses system calls that ask the file system

@@ -13,9 +13,10 @@ internal import HostSystem
 //              wait      until something changes, or a moment comes
 //              exit      nothing will come any more
 //
-// The disk comes first, then the internal snapshots of its image, each from its start. One thread at a time plans, one flushes; a flush goes beside the copying. Extents of the plan wait
-// in a queue and are cut into pieces only when they are taken, so that a new limit or a busy guest
-// counts from the next piece on. A piece that failed and is to be tried again goes back to the front.
+// The disk comes first, then the internal snapshots of its image, each from its start. One thread at a
+// time plans, one flushes; a flush goes beside the copying. Extents of the plan wait in a queue and are
+// cut into pieces only when they are taken, so that a new limit or a busy guest counts from the next
+// piece on. A piece that failed and is to be tried again goes back to the front.
 //
 // Pure: time and the guest's activity come in as values.
 

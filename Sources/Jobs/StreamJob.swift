@@ -7,9 +7,10 @@ internal import HostSystem
 // whoever asks first does it. No lock is held while the disk works; the schedule's lock is held for
 // decisions only.
 //
-// The end, in this order: (rebase, durable) - everything copied durable - an inner layer is a backing layer
-// again - record gone - told to the owner - threads leave. A crash before the record is gone starts the job again at the next mount,
-// which finds what is left to do in the image's own tables, perhaps nothing.
+// The end, in this order: (rebase, durable) - everything copied durable - an inner layer is a backing
+// layer again - record gone - told to the owner - threads leave. A crash before the record is gone
+// starts the job again at the next mount, which finds what is left to do in the image's own tables,
+// perhaps nothing.
 
 /// The copying threads of a stream, and what users ask of them.
 final class StreamJob: Sendable {

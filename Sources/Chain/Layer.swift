@@ -103,15 +103,9 @@ final class Sharing: Sendable {
   }
 }
 
-extension Layer: MappingSource {
-  var end: GuestOffset { GuestOffset(rawValue: image.virtualSize) }
-
+extension Layer {
   func mapping(at offset: GuestOffset, upTo limit: UInt64) throws(ChainError) -> MappedExtent {
-    do {
-      return try image.mapping(at: offset, upTo: limit)
-    } catch {
-      throw .image(error)
-    }
+    try onImage { () throws(ImageError) in try image.mapping(at: offset, upTo: limit) }
   }
 }
 

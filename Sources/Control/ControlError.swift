@@ -1,3 +1,4 @@
+internal import Chain
 package import HostSystem
 internal import Jobs
 
@@ -19,6 +20,10 @@ package struct ControlError: Error, Sendable, Equatable, CustomStringConvertible
 
   init(_ error: JobError) {
     self.init(kind: error.kind, sentence: error.description, rule: ControlRule(error))
+  }
+
+  init(_ error: ChainError) {
+    self.init(kind: error.kind, sentence: error.description)
   }
 
   static func invalid(_ sentence: String) -> ControlError {

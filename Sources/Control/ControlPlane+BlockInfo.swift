@@ -19,10 +19,7 @@ extension ControlPlane {
         guard let active = layers.first else { continue }
         let node = nodeNames.name(of: active.id, device: name)
         if index > 0 { text += "\n" }
-        text += BlockText.info(
-          device: "\(name) (\(node))", layers: layers[...], isReadOnly: device.disk.isReadOnly,
-          detectZeroes: device.disk.configuration.detectZeroes,
-          ioStatus: device.jobs.current?.ioStatus ?? .ok)
+        text += info(device, title: "\(name) (\(node))", layers: layers)
         if question.isVerbose { text += try images(layers[...], device) }
       }
       if question.name == nil || !text.isEmpty { return text }
@@ -56,9 +53,7 @@ extension ControlPlane {
         // One that has left the chain meanwhile says nothing.
         guard let header = try device.disk.header(of: layer.id) else { continue }
         text += ImageText.image(layer, header, backingPath: next?.path)
-      } catch {
-        throw ControlError(kind: error.kind, sentence: error.description)
-      }
+      } catch { throw ControlError(error) }
     }
     return text
   }

@@ -226,17 +226,19 @@ extension ControlPlane {
     return JobWait(jobs.onEnd { action(StatusText.ending($0)) })
   }
 
-  func info(_ device: Device) throws(ControlError) -> String {
+  private func info(_ device: Device) throws(ControlError) -> String {
+    info(device, title: device.disk.name, layers: try layers(device))
+  }
+
+  func info(_ device: Device, title: String, layers: [LayerDescription]) -> String {
     BlockText.info(
-      device: device.disk.name, layers: try layers(device)[...], isReadOnly: device.disk.isReadOnly,
+      device: title, layers: layers[...], isReadOnly: device.disk.isReadOnly,
       detectZeroes: device.disk.configuration.detectZeroes,
       ioStatus: device.jobs.current?.ioStatus ?? .ok)
   }
 
   func layers(_ device: Device) throws(ControlError) -> [LayerDescription] {
-    do { return try device.disk.layers() } catch {
-      throw ControlError(kind: error.kind, sentence: error.description)
-    }
+    do { return try device.disk.layers() } catch { throw ControlError(error) }
   }
 
   private func stopped(_ device: Device) -> String? {

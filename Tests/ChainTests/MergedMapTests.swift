@@ -25,7 +25,7 @@ struct MergedMapTests {
 
   func walk(_ offset: GuestOffset, _ backing: BackingLayers) throws -> (Layer?, Mapping) {
     for layer in backing.layers {
-      if offset >= layer.end { return (layer, .zero) }
+      if offset >= NewestTables(of: layer).end { return (layer, .zero) }
       let mapping = try layer.mapping(at: offset, upTo: 1).mapping
       if mapping != .unallocated { return (layer, mapping) }
     }

@@ -1,11 +1,9 @@
 import Glibc
 import HostSystem
+import TestSupport
 import Testing
 
 /// A running program, with every signal at its default and none blocked.
-///
-/// Foundation's Process hands down the signal mask of the thread that starts it, and the threads of
-/// the test library block nearly all signals.
 final class Program {
   private let process: pid_t
   private let output: String
@@ -25,16 +23,8 @@ final class Program {
     posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0)
 
     var attributes = posix_spawnattr_t()
-    posix_spawnattr_init(&attributes)
+    hearEverySignal(&attributes)
     defer { posix_spawnattr_destroy(&attributes) }
-    var none = sigset_t()
-    var all = sigset_t()
-    sigemptyset(&none)
-    sigfillset(&all)
-    posix_spawnattr_setsigmask(&attributes, &none)
-    posix_spawnattr_setsigdefault(&attributes, &all)
-    let flags = POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF
-    posix_spawnattr_setflags(&attributes, Int16(flags))
 
     var words: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
     defer { for word in words { free(word) } }

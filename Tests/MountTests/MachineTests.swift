@@ -21,15 +21,10 @@ extension MountTests {
       return box
     }
 
-    private func python(_ box: Sandbox, _ script: String) throws {
-      try box.run("timeout -s KILL 60 python3 - <<'END'\nfrom client import *\n\(script)\nEND")
-    }
-
     @Test("stop holds all devices and cont lets them go, with an event for each change")
     func stopAndCont() throws {
       let box = try mounted(",cache=none")
-      try python(
-        box,
+      try box.python(
         """
         import threading
         c, other = Client(), Client()
@@ -70,8 +65,7 @@ extension MountTests {
     @Test("a transaction takes its snapshots together, or none of them")
     func transaction() throws {
       let box = try mounted()
-      try python(
-        box,
+      try box.python(
         """
         c = Client()
         def snapshot(device, file, **more):
@@ -122,8 +116,7 @@ extension MountTests {
     @Test("block_resize grows a device, and everybody sees the new size at once")
     func resize() throws {
       let box = try mounted(",growable")
-      try python(
-        box,
+      try box.python(
         """
         c = Client()
         file = os.open("mnt/vda", os.O_RDWR)
@@ -172,8 +165,7 @@ extension MountTests {
       ])
     func noResize(options: String, reason: String) throws {
       let box = try mounted(options)
-      try python(
-        box,
+      try box.python(
         """
         c = Client()
         said = c.fails("block_resize", device="vda", size=8 << 20)
@@ -186,8 +178,7 @@ extension MountTests {
     @Test("query-blockstats counts what the guest has asked of a device")
     func statistics() throws {
       let box = try mounted(",cache=none")
-      try python(
-        box,
+      try box.python(
         """
         c = Client()
         first, second = c("query-blockstats")
@@ -237,8 +228,7 @@ extension MountTests {
       ])
     func shutdown(command: String, reason: String) throws {
       let box = try mounted()
-      try python(
-        box,
+      try box.python(
         """
         import signal
         c, other = Client(), Client()
@@ -275,8 +265,7 @@ extension MountTests {
         qemu-img bitmap --add top.qcow2 bits
         chainfs mount -o qmp=s vda=top.qcow2 vdb=d.qcow2 mnt
         """)
-      try python(
-        box,
+      try box.python(
         """
         import re, subprocess
         c = Client()

@@ -66,9 +66,7 @@ extension MountTests {
     }
 
     private func python(_ box: Sandbox, _ script: String) throws {
-      try box.run(
-        "timeout -s KILL 90 python3 - <<'END'\nfrom terminal import *\n\(script)\nEND",
-        seconds: 100)
+      try box.python(script, from: "terminal", seconds: 90)
     }
 
     @Test("lines from a pipe print what QEMU's monitor prints, and nothing else")

@@ -60,11 +60,13 @@ enum QMPClient {
 }
 
 extension Sandbox {
-  /// Runs a script with the client, which has to lie in the directory as `client.py`.
+  /// Runs a script of Python with what a module has that lies in the directory, such as `client`.
   @discardableResult
-  func python(_ script: String, seconds: Double = 60) throws -> String {
+  func python(
+    _ script: String, from module: String = "client", seconds: Double = 60
+  ) throws -> String {
     try run(
-      "timeout -s KILL \(Int(seconds)) python3 - <<'END'\nfrom client import *\n\(script)\nEND",
+      "timeout -s KILL \(Int(seconds)) python3 - <<'END'\nfrom \(module) import *\n\(script)\nEND",
       seconds: seconds + 5)
   }
 }

@@ -20,11 +20,6 @@ extension MountTests {
       return box
     }
 
-    @discardableResult
-    private func python(_ box: Sandbox, _ script: String, seconds: Double = 60) throws -> String {
-      try box.python(script, seconds: seconds)
-    }
-
     @Test("the socket is its owner's from the first moment, is linked, and goes with the mount")
     func place() throws {
       let box = try mounted()
@@ -34,7 +29,7 @@ extension MountTests {
         [ "$(readlink mnt/.jobs/qmp)" = "$PWD/s" ]
         ls -l mnt/.jobs | grep -q '^l.* qmp -> '
         """)
-      try python(box, "assert 'QMP' in Client('mnt/.jobs/qmp').greeting")
+      try box.python("assert 'QMP' in Client('mnt/.jobs/qmp').greeting")
       let refused = try box.tryRun(
         """
         mkdir other; qemu-img create -q -f qcow2 o.qcow2 1M
@@ -48,7 +43,7 @@ extension MountTests {
         [ -S s ]
         chainfs mount -o qmp=s vda=top.qcow2 mnt
         """)
-      try python(box, "assert Client()('query-block-jobs') == []")
+      try box.python("assert Client()('query-block-jobs') == []")
       try box.run("chainfs unmount mnt; [ ! -e s ]; qemu-img check -q top.qcow2 || [ $? = 3 ]")
     }
 
@@ -72,8 +67,7 @@ extension MountTests {
     @Test("snapshot, stream, speed, queries, pause and cancel, as a script gives them")
     func walk() throws {
       let box = try mounted()
-      try python(
-        box,
+      try box.python(
         """
         c = Client()
         assert c("query-version")["package"] == "chainfs"
@@ -153,8 +147,7 @@ extension MountTests {
     @Test("a job that is to be finalized and dismissed, and events for all who negotiated")
     func finalize() throws {
       let box = try mounted()
-      try python(
-        box,
+      try box.python(
         """
         c, other, silent = Client(), Client(), Client(negotiate=False)
         c("block-stream", device="vda", auto_finalize=False, auto_dismiss=False)
@@ -181,8 +174,7 @@ extension MountTests {
     @Test("the human monitor prints what QEMU prints")
     func humanMonitor() throws {
       let box = try mounted()
-      try python(
-        box,
+      try box.python(
         """
         c = Client()
         here = os.getcwd()
@@ -219,8 +211,7 @@ extension MountTests {
     @Test("quit answers, and ends the mount as a signal does; a running job goes on at the next")
     func quit() throws {
       let box = try mounted()
-      try python(
-        box,
+      try box.python(
         """
         c = Client()
         c("block-stream", device="vda", speed=1)
@@ -235,15 +226,14 @@ extension MountTests {
         ! mountpoint -q mnt; [ ! -e s ]
         until chainfs mount -o qmp=s vda=top.qcow2 mnt 2> said; do sleep 0.05; done
         """)
-      try python(box, "assert Client()('query-jobs')[0]['id'] == 'vda'")
+      try box.python("assert Client()('query-jobs')[0]['id'] == 'vda'")
       try box.run("chainfs unmount mnt; qemu-img check -q top.qcow2")
     }
 
     @Test("garbage, half requests and a lost place harm nobody")
     func garbage() throws {
       let box = try mounted()
-      try python(
-        box,
+      try box.python(
         """
         good = Client()
         half = Client()
@@ -288,8 +278,7 @@ extension MountTests {
     @Test("fifty clients at once, each in its order, and the device serves meanwhile")
     func manyClients() throws {
       let box = try mounted()
-      try python(
-        box,
+      try box.python(
         """
         clients = [Client() for _ in range(50)]
         for client in clients:
@@ -316,8 +305,7 @@ extension MountTests {
       try QMPClient.text.write(toFile: "\(box.path)/client.py", atomically: true, encoding: .utf8)
       try box.run(
         "qemu-img create -q -f qcow2 top.qcow2 4M; chainfs mount -o qmp=s vda=top.qcow2 mnt")
-      try python(
-        box,
+      try box.python(
         """
         import subprocess
         pid = int(subprocess.check_output(["chainfs", "status", "--pid", "mnt"]))

@@ -100,8 +100,6 @@ struct ScenarioChain {
   }
 
   func python(_ script: String, seconds: Int = 120) throws {
-    try box.run(
-      "timeout -s KILL \(seconds) python3 - <<'END'\nfrom scenario import *\n\(script)\nEND",
-      seconds: Double(seconds + 5))
+    try box.python(script, from: "scenario", seconds: Double(seconds))
   }
 }

@@ -1,8 +1,5 @@
 // Other programs, run with a time limit. Output goes to files, not pipes: a program that writes much
 // must not wait for a reader that waits for its end.
-//
-// Threads of a test have all signals blocked. A program would inherit that, and a daemon that it leaves
-// would hear of no signal: each begins with every signal as usual.
 
 import Foundation
 
@@ -57,18 +54,9 @@ package final class RunningCommand: @unchecked Sendable {
     posix_spawn_file_actions_addopen(&actions, 1, files.file("out"), write, 0o600)
     posix_spawn_file_actions_addopen(&actions, 2, files.file("err"), write, 0o600)
     var attributes = posix_spawnattr_t()
-    posix_spawnattr_init(&attributes)
+    hearEverySignal(&attributes, and: POSIX_SPAWN_SETPGROUP)
     defer { posix_spawnattr_destroy(&attributes) }
-    var none = sigset_t()
-    var all = sigset_t()
-    sigemptyset(&none)
-    sigfillset(&all)
-    posix_spawnattr_setsigmask(&attributes, &none)
-    posix_spawnattr_setsigdefault(&attributes, &all)
     posix_spawnattr_setpgroup(&attributes, 0)
-    posix_spawnattr_setflags(
-      &attributes,
-      Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
     let merged = ProcessInfo.processInfo.environment.merging(environment) { $1 }
     var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
     var variables: [UnsafeMutablePointer<CChar>?] =
@@ -151,7 +139,7 @@ package func run(
     ).wait(seconds: seconds)
     tries += 1
     // QEMU says so when it makes an encrypted image on a busy machine.
-  } while words.first == "qemu-img" && tries < 5
+  } while words.first == "qemu-img" && tries < Shell.keyTries
     && result.errorOutput.contains("Unable to get accurate CPU usage")
   return result
 }

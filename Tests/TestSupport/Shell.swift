@@ -4,8 +4,9 @@ import Foundation
 package enum Shell {
   // QEMU times its key derivation when it makes an encrypted image, and gives up where a busy
   // machine's clocks make no sense to it: one try in four beside five busy processes.
+  static let keyTries = 60
   private static let again = """
-    again() { for i in {1..60}; do "$@" && return; sleep 0.1; done; return 1; }
+    again() { for i in {1..\(keyTries)}; do "$@" && return; sleep 0.1; done; return 1; }
     """
 
   /// Runs a script in a directory; the status is whatever it is.

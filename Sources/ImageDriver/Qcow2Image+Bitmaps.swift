@@ -8,7 +8,8 @@
 //     -- a growing disk gets its new size here ------------------------------------------------------
 //     5  the table's size, and in_use taken back, in one word
 //     6  sync
-//     7  clusters that were replaced are free
+//     7  clusters that were replaced are free, and those of a table that is longer than the disk needs:
+//        a growth that failed after 3 has left it
 //
 // A crash before 5 leaves bitmaps in use, after it true ones; in between at worst a leak. What 1 claims
 // is pointed to only after 2, so nothing points to a cluster that is not counted. A failure before 5
@@ -69,6 +70,7 @@ extension Qcow2Image {
       for index in state.marked.sorted() {
         let old = state.entries[index].sizeAndFlags
         state.entries[index].tableSize = Int(tableSize(of: state.entries[index], for: size))
+        shorten(index, &state)
         state.entries[index].flags.remove(.inUse)
         // Order: the bits are on disk and complete; only then they are called true.
         try bitmaps.writeSizeAndFlags(of: state.entries[index], replacing: old)
@@ -192,9 +194,9 @@ extension Qcow2Image {
   private func lengthen(
     _ entry: BitmapEntry, _ oldCount: Int, _ store: inout BitmapStore
   ) throws(ImageError) {
-    let has = (oldCount * 8 + clusterSize - 1) / clusterSize
-    let wants = (store.table.count * 8 + clusterSize - 1) / clusterSize
-    if has == wants {
+    let has = clusters(ofTableAt: entry.tableOffset, entries: oldCount)
+    let wants = clusters(ofTableAt: entry.tableOffset, entries: store.table.count).count
+    if has.count == wants {
       // Nobody else uses the rest of the cluster, but nobody promised that it is zero.
       return try storage.writeEntries(
         store.table[oldCount...], at: entry.tableOffset + UInt64(oldCount * 8))
@@ -205,8 +207,17 @@ extension Qcow2Image {
     let padding = [UInt64](repeating: 0, count: wants * clusterSize / 8 - store.table.count)
     try storage.writeEntries(store.table + padding, at: offset)
     store.newTable = offset
-    let first = geometry.clusterIndex(containing: entry.tableOffset)
-    store.dropped += first..<first + UInt64(has)
+    store.dropped += has
+  }
+
+  /// Drops what a table has behind the size that its entry says; nothing but zeroes is noted there.
+  private func shorten(_ index: Int, _ state: inout BitmapTracker.State) {
+    let entry = state.entries[index]
+    guard let table = state.tables[index], table.count > entry.tableSize else { return }
+    let needed = clusters(ofTableAt: entry.tableOffset, entries: entry.tableSize)
+    let has = clusters(ofTableAt: entry.tableOffset, entries: table.count)
+    state.dropped += needed.upperBound..<has.upperBound
+    state.tables[index] = Array(table.prefix(entry.tableSize))
   }
 
   /// Step 3: makes the disk point to what step 1 wrote.

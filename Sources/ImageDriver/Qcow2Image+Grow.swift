@@ -95,7 +95,8 @@ extension Qcow2Image {
     if needed <= header.l1Size, hidden.isEmpty { return (old, nil, []) }
     let has = clusters(ofTableAt: old, entries: header.l1Size)
     let wants = clusters(ofTableAt: old, entries: max(needed, header.l1Size))
-    if has == wants, hidden.isEmpty {
+    // A disk of no bytes has no table: its offset is zero, where the header lies.
+    if has == wants, !has.isEmpty, hidden.isEmpty {
       // Nobody else uses the rest of a table's last cluster, but nobody promised that it is zero.
       try storage.writeTable(
         [UInt8](repeating: 0, count: (needed - header.l1Size) * 8),
@@ -147,8 +148,9 @@ extension Qcow2Image {
     return clusters
   }
 
-  private func clusters(ofTableAt offset: UInt64, entries: Int) -> Range<UInt64> {
+  /// The clusters that a table of 8-byte entries takes.
+  func clusters(ofTableAt offset: UInt64, entries: Int) -> Range<UInt64> {
     let first = geometry.clusterIndex(containing: offset)
-    return first..<first + UInt64((max(entries, 1) * 8 + clusterSize - 1) / clusterSize)
+    return first..<first + UInt64((entries * 8 + clusterSize - 1) / clusterSize)
   }
 }

@@ -74,7 +74,7 @@ struct ImageForm: Sendable {
   private mutating func addTables(
     _ header: ImageHeader, _ offset: UInt64, _ count: Int, _ storage: MemoryStorage
   ) throws {
-    regions.append(offset..<offset + UInt64(count) * 8)
+    if count > 0 { regions.append(offset..<offset + UInt64(count) * 8) }
     for entry in try storage.readEntries(count, at: offset) {
       let table = L1Entry(rawValue: entry).tableOffset
       if table != 0 { regions.append(table..<table + UInt64(header.geometry.clusterSize)) }

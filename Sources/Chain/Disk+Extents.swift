@@ -31,20 +31,24 @@ extension Disk {
     checkInside(offset, 1)
     return try withLayers { layers throws(ChainError) in
       let limit = virtualSize - offset.rawValue
-      let own = try layers.active.mapping(at: offset, upTo: limit)
-      if own.mapping != .unallocated {
-        return DiskExtent(
-          range: GuestRange(offset: offset, length: own.length), kind: Self.kind(of: own.mapping),
-          depth: 0)
-      }
-      let below = try map.extent(at: offset, upTo: own.length, in: layers.backing)
-      let index = below.layer.flatMap { layer in
-        layers.backing.layers.firstIndex { $0.id == layer.id }
-      }
+      let extent = try topmost(at: offset, upTo: limit, layers)
       return DiskExtent(
-        range: GuestRange(offset: offset, length: below.length), kind: Self.kind(of: below.mapping),
-        depth: index.map { $0 + 1 } ?? layers.backing.layers.count)
+        range: GuestRange(offset: offset, length: extent.length),
+        kind: Self.kind(of: extent.mapping),
+        depth: extent.layer.flatMap { layers.index(of: $0.id) } ?? layers.backing.layers.count)
     }
+  }
+
+  /// What the topmost layer that has something at an offset has there, and how far that holds at least.
+  func topmost(
+    at offset: GuestOffset, upTo limit: UInt64, _ layers: DiskLayers
+  ) throws(ChainError) -> BelowExtent {
+    let most = map.reach(from: offset, upTo: limit, in: layers.backing)
+    let own = try layers.active.mapping(at: offset, upTo: most)
+    if own.mapping != .unallocated {
+      return BelowExtent(layer: layers.active, mapping: own.mapping, length: own.length)
+    }
+    return try map.extent(at: offset, upTo: own.length, in: layers.backing)
   }
 
   private static func kind(of mapping: Mapping) -> DiskExtent.Kind {

@@ -65,21 +65,12 @@ extension Disk {
   ) throws(ChainError) {
     var position = GuestOffset(start)
     while position.rawValue < end {
-      let own = try layers.active.mapping(at: position, upTo: end - position.rawValue)
-      var length = own.length
-      let isOld: Bool
-      switch own.mapping {
-      case .zero: isOld = false
-      case .data, .compressed: isOld = true
-      case .unallocated:
-        let below = try map.extent(at: position, upTo: own.length, in: layers.backing)
-        length = below.length
-        isOld = below.isData
+      let extent = try topmost(at: position, upTo: end - position.rawValue, layers)
+      if extent.isData {
+        let range = GuestRange(offset: position, length: extent.length)
+        try writeZeroes(range, mode: .unmap, layers)
       }
-      if isOld {
-        try writeZeroes(GuestRange(offset: position, length: length), mode: .unmap, layers)
-      }
-      position += length
+      position += extent.length
     }
   }
 }

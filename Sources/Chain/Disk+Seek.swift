@@ -27,7 +27,8 @@ extension Disk {
   {
     try find(data: wanted, from: offset, end: virtualSize) {
       position, limit, layers throws(ChainError) in
-      try run(at: position, upTo: limit, layers)
+      let extent = try topmost(at: position, upTo: limit, layers)
+      return (extent.isData, extent.length)
     }
   }
 
@@ -46,18 +47,5 @@ extension Disk {
       position = position + length
     }
     return nil
-  }
-
-  private func run(
-    at offset: GuestOffset, upTo limit: UInt64, _ layers: DiskLayers
-  ) throws(ChainError) -> (isData: Bool, length: UInt64) {
-    let extent = try layers.active.mapping(at: offset, upTo: limit)
-    switch extent.mapping {
-    case .data, .compressed: return (true, extent.length)
-    case .zero: return (false, extent.length)
-    case .unallocated:
-      let below = try map.extent(at: offset, upTo: extent.length, in: layers.backing)
-      return (below.isData, below.length)
-    }
   }
 }

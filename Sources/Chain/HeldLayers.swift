@@ -39,7 +39,7 @@ final class HeldLayers: Sendable {
   func extent(at offset: GuestOffset, upTo limit: UInt64) throws(ChainError) -> BelowExtent {
     guard let snapshot else { return try map.extent(at: offset, upTo: limit, in: below) }
     let top = try snapshot.layer()
-    let own = try top.mapping(at: offset, upTo: limit)
+    let own = try top.mapping(at: offset, upTo: map.reach(from: offset, upTo: limit, in: below))
     if own.mapping != .unallocated {
       return BelowExtent(layer: top, mapping: own.mapping, length: own.length)
     }

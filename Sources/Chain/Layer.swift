@@ -133,6 +133,8 @@ final class BackingLayers: Sendable {
   private let ids: [LayerID]
   /// Another number after each snapshot and rebase.
   let version: UInt64
+  /// Where the longest layer ends: from here on no layer has anything.
+  let end: GuestOffset
 
   // What each layer and all below it take; it does not change while they are backing layers, but for one
   // that is streamed into, whose growth is told when that is over.
@@ -142,6 +144,7 @@ final class BackingLayers: Sendable {
     self.layers = layers
     ids = layers.map(\.id)
     self.version = version
+    end = GuestOffset(rawValue: layers.map(\.image.virtualSize).max() ?? 0)
     var sums: [UInt64] = []
     var sum: UInt64 = 0
     for layer in layers.reversed() {

@@ -24,7 +24,7 @@ internal import ImageDriver
 // Memory is bounded: over its budget the map throws out granules that were not used since the clock
 // hand last passed (second chance). A granule thrown out is merged again when it is needed.
 
-/// A part of the disk below the active image, with one answer.
+/// A part of the disk, with the answer of one layer.
 struct BelowExtent {
   /// The layer that answers, or nil if no layer has anything: that reads zero.
   var layer: Layer?
@@ -81,7 +81,7 @@ final class MergedMap: Sendable {
   func extent(
     at offset: GuestOffset, upTo limit: UInt64, in backing: BackingLayers
   ) throws(ChainError) -> BelowExtent {
-    guard let top = backing.layers.first?.id else {
+    guard let top = backing.layers.first?.id, offset < backing.end else {
       return BelowExtent(layer: nil, mapping: .unallocated, length: limit)
     }
     let number = offset.rawValue / granuleSize
@@ -113,6 +113,12 @@ final class MergedMap: Sendable {
         }
       }
     }
+  }
+
+  /// How far the layer above is asked, if it has nothing for `limit` bytes: it is asked anew for each
+  /// granule then, and looking to the end of a large disk each time takes the square of its size.
+  func reach(from offset: GuestOffset, upTo limit: UInt64, in backing: BackingLayers) -> UInt64 {
+    offset < backing.end ? min(limit, 16 * granuleSize) : limit
   }
 
   /// The answer for an offset whose granule cannot be merged; throws if the offset has none itself.

@@ -38,6 +38,29 @@ struct BitmapDirectory: Sendable {
     return table
   }
 
+  /// Whether nobody else uses the clusters that hold the directory and the tables.
+  func hasItsClusters(
+    _ geometry: Geometry, _ allocator: ClusterAllocator
+  ) throws(ImageError) -> Bool {
+    let storage = allocator.storage
+    var places = [FileArea(offset: place.offset, byteCount: UInt64(place.byteCount))]
+    for entry in entries where entry.isUsable {
+      try Self.check(entry.tableOffset, entry.tableSize * 8, "bitmap table", in: storage)
+      places.append(
+        FileArea(offset: entry.tableOffset, byteCount: UInt64(entry.tableSize * 8)))
+    }
+    // More of them than the file has, and two share one: nobody needs to look at so many.
+    let size = try onStorage { () throws(StorageError) in try storage.size() }
+    var left = size >> UInt64(geometry.clusterBits) + 1
+    for place in places {
+      for cluster in geometry.clusters(of: place) {
+        guard left > 0, try allocator.references(of: cluster) == 1 else { return false }
+        left -= 1
+      }
+    }
+    return true
+  }
+
   /// Throws `.format` if a structure does not lie in the file as a whole.
   static func check(
     _ offset: UInt64, _ byteCount: Int, _ structure: String, in storage: any BlockStorage

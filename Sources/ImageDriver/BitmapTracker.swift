@@ -15,7 +15,8 @@
 // already when the image is opened. Their owner was killed; nobody knows what they have missed.
 //
 // The image gives up its bitmaps, by clearing the autoclear bit before its first write, if it cannot
-// keep them all: the directory or a table that is followed breaks the format, or an `auto` bitmap has
+// keep them all: the directory or a table that is followed breaks the format or lies in clusters that
+// are not its own (it is changed in place, and the guest's bytes may be there), or an `auto` bitmap has
 // extra data that only its maker understands.
 //
 // Bitmaps whose bits would take more than a GiB together are not noted: such an image is refused. The
@@ -63,15 +64,17 @@ final class BitmapTracker: Sendable {
   ///
   /// Throws if bits would take more than `maximumBytes` of memory.
   convenience init?(
-    header: ImageHeader, storage: any BlockStorage,
+    header: ImageHeader, allocator: ClusterAllocator,
     maximumBytes: UInt64 = BitmapTracker.maximumBytes
   ) throws(ImageError) {
+    let storage = allocator.storage
     let directory: BitmapDirectory
     var tables: [Int: [UInt64]] = [:]
     var byteCount: UInt64 = 0
     do throws(ImageError) {
       guard let found = try BitmapDirectory(of: header, in: storage) else { return nil }
       directory = found
+      guard try found.hasItsClusters(header.geometry, allocator) else { return nil }
       for (index, entry) in found.entries.enumerated() where entry.isValidAuto {
         // What has to be noted and cannot be is void from the first write on.
         guard entry.isUsable else { return nil }
@@ -81,8 +84,10 @@ final class BitmapTracker: Sendable {
         tables[index] = try BitmapDirectory.table(of: entry, header.geometry, in: storage)
       }
     } catch {
-      if case .format = error { return nil }
-      throw error
+      switch error {
+      case .format, .corrupt: return nil
+      default: throw error
+      }
     }
     try self.init(directory, tables, header.geometry, storage)
   }

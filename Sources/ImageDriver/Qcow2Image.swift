@@ -91,7 +91,7 @@ package final class Qcow2Image: WritableImage {
     backing = Monitor(
       header.backingFile.map { BackingReference(name: $0, format: header.backingFormat) })
     let bitmaps =
-      storage.isReadOnly ? nil : try BitmapTracker(header: header, storage: storage)
+      storage.isReadOnly ? nil : try BitmapTracker(header: header, allocator: allocator)
     self.bitmaps = bitmaps
     let kept =
       (header.isDataFileRaw ? ImageHeader.rawDataFeature : 0)

@@ -10,9 +10,10 @@ package enum DirtyBitmap {
     let socket = place.file("nbd")
     let script = """
       qemu-nbd -r -f qcow2 -B '\(name)' -k \(socket) '\(path)' & server=$!
-      until [ -S \(socket) ]; do kill -0 $server || exit 9; done
-      qemu-img map --output=json --image-opts \
+      # The socket is there before anybody listens.
+      until qemu-img map --output=json --image-opts \
         driver=nbd,server.type=unix,server.path=\(socket),x-dirty-bitmap=qemu:dirty-bitmap:\(name)
+      do kill -0 $server || exit 9; sleep 0.02; done
       wait $server
       """
     let text = try runSuccessfully("bash", "-ec", script)

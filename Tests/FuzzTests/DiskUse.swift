@@ -95,6 +95,8 @@ struct DiskUse {
     isSound =
       report.map { $0.corruptions == 0 && $0.checkErrors == 0 && $0.leaksBehindEnd == 0 } ?? false
     if try files.file(path).usesDataFile, !isWhole { isSound = false }
+    // Counted right, yet what is written in place there is somebody else's as well.
+    if try isSound && sharesMetadata(of: files.file(path)) { isSound = false }
     leaks = report?.leaks ?? 0
     hadBitmaps = try files.file(path).hasBitmaps
     self.disk = disk

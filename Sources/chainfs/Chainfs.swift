@@ -25,6 +25,7 @@ struct Chainfs: ParsableCommand {
     ])
 
   static func main() {
+    Processes.fillStandardStreams()
     do {
       var command = try parseAsRoot()
       do {

@@ -36,6 +36,17 @@ final class ReadySignal {
 enum Processes {
   static let readyText = "ready"
 
+  /// Gives /dev/null to each standard stream that the caller has closed.
+  ///
+  /// Otherwise the next file to be opened, an image, would get its number, and what is printed or
+  /// logged would be written over the image's header.
+  static func fillStandardStreams() {
+    for stream in [STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO] where fcntl(stream, F_GETFD) < 0 {
+      // Alive: the path is a literal. The lowest number that is free is this one.
+      guard unsafe open("/dev/null", O_RDWR) == stream else { _exit(EXIT_FAILURE) }
+    }
+  }
+
   /// Runs `body` in a daemon; returns once it has called `send("ready")`.
   ///
   /// Any other text that it sends is the reason why it could not start, and is thrown. `preparing` is

@@ -29,6 +29,23 @@ extension MountTests {
       #expect(try box.tryRun("chainfs create c.qcow2").status == 64)
     }
 
+    @Test("no image gets the number of a standard stream that the caller closed")
+    func closedStreams() throws {
+      let box = try Sandbox()
+      try box.run("chainfs create a.qcow2 1M >&-; qemu-img check -q a.qcow2")
+      let streams = "readlink /proc/$(chainfs status --pid mnt)/fd/{0,1,2}"
+      try box.run("timeout 60 chainfs mount vda=a.qcow2 mnt <&- >&- 2>&-")
+      #expect(try box.run(streams) == "/dev/null\n/dev/null\n/dev/null")
+      try box.run(
+        """
+        chainfs unmount mnt
+        chainfs mount -f vda=a.qcow2 mnt <&- >&- 2>&- & daemon=$!
+        until [ -e mnt/vda ]; do kill -0 $daemon; sleep 0.05; done
+        """)
+      #expect(try box.run(streams) == "/dev/null\n/dev/null\n/dev/null")
+      try box.run("chainfs unmount mnt; qemu-img check -q a.qcow2")
+    }
+
     @Test("an unmount whose daemon goes on for another mount namespace says so, and waits for it")
     func copiedMount() throws {
       let box = try Sandbox()

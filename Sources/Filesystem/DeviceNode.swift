@@ -15,8 +15,10 @@ final class DeviceNode: Sendable {
   private let times: any TimeSource
   private let failures: FailureLog
   private let owned: Monitor<Owned>
-  /// Nanoseconds since 1970; set by every write, so it is no part of what the lock guards.
+  /// Nanoseconds since 1970; set by every write, so they are no part of what the lock guards. touch(1)
+  /// sets the first one too, and never the second: who looks for changes by ctime finds each write.
   private let modified: Atomic<Int64>
+  private let written: Atomic<Int64>
 
   private struct Owned {
     var permissions: UInt32
@@ -39,7 +41,8 @@ final class DeviceNode: Sendable {
       Owned(
         permissions: (disk.isReadOnly ? 0o400 : 0o600) & ~owner.modeMask, userID: owner.userID,
         groupID: owner.groupID, accessed: time, changed: time))
-    modified = Atomic(now.seconds * 1_000_000_000 + Int64(now.nanoseconds))
+    modified = Atomic(now.nanosecondsSince1970)
+    written = Atomic(now.nanosecondsSince1970)
   }
 
   /// What stat(2) tells.
@@ -48,15 +51,14 @@ final class DeviceNode: Sendable {
     attributes.size = disk.virtualSize
     attributes.allocatedSectors = try disk.allocatedBytes() / 512
     attributes.preferredSize = UInt32(clamping: disk.clusterSize)
-    let nanoseconds = modified.load(ordering: .relaxed)
-    attributes.modified = FileTime(
-      seconds: Int(nanoseconds / 1_000_000_000), nanoseconds: Int(nanoseconds % 1_000_000_000))
+    attributes.modified = FileTime(nanosecondsSince1970: modified.load(ordering: .relaxed))
+    let written = FileTime(nanosecondsSince1970: written.load(ordering: .relaxed))
     owned.withLock { owned in
       attributes.permissions = owned.permissions
       attributes.userID = owned.userID
       attributes.groupID = owned.groupID
       attributes.accessed = owned.accessed
-      attributes.changed = owned.changed
+      attributes.changed = owned.changed.isBefore(written) ? written : owned.changed
     }
     return attributes
   }
@@ -103,8 +105,9 @@ final class DeviceNode: Sendable {
 
   /// Notes that bytes have changed.
   func touch() {
-    let now = times.wallTime()
-    modified.store(now.seconds * 1_000_000_000 + Int64(now.nanoseconds), ordering: .relaxed)
+    let now = times.wallTime().nanosecondsSince1970
+    modified.store(now, ordering: .relaxed)
+    written.store(now, ordering: .relaxed)
   }
 
   /// The errno of a failure, which is logged unless there were too many of late.
@@ -122,10 +125,22 @@ struct FileOwner: Sendable {
   var modeMask: UInt32
 }
 
+extension WallTime {
+  fileprivate var nanosecondsSince1970: Int64 { seconds * 1_000_000_000 + Int64(nanoseconds) }
+}
+
 extension FileTime {
   /// The same moment.
   init(_ time: WallTime) {
     self.init(seconds: Int(time.seconds), nanoseconds: Int(time.nanoseconds))
+  }
+
+  fileprivate init(nanosecondsSince1970 time: Int64) {
+    self.init(seconds: Int(time / 1_000_000_000), nanoseconds: Int(time % 1_000_000_000))
+  }
+
+  fileprivate func isBefore(_ other: FileTime) -> Bool {
+    (seconds, nanoseconds) < (other.seconds, other.nanoseconds)
   }
 }
 

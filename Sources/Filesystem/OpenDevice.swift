@@ -36,6 +36,8 @@ final class OpenDevice: OpenFile {
       try disk.write(bytes.extracting(0..<count), at: GuestOffset(offset))
       node.touch()
       if flags.writesDurably { try disk.flushForGuest() }
+      // Of a short answer to O_DIRECT the kernel makes EIO, the word of a broken disk.
+      if count < bytes.byteCount, flags.isDirect { return reply.fail(ENOSPC) }
       reply.send(written: count)
     } catch { reply.fail(node.number(of: error)) }
   }

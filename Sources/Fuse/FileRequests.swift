@@ -1,4 +1,5 @@
 internal import Glibc
+internal import HostSystem
 
 /// The flags of an open file: those of open(2), as far as a file system acts on them.
 ///
@@ -20,6 +21,8 @@ package struct FileFlags: Hashable, Sendable {
   package var isNonblocking: Bool { rawValue & O_NONBLOCK != 0 }
   /// A write is to be durable before it is answered. O_SYNC includes the bit of O_DSYNC.
   package var writesDurably: Bool { rawValue & O_DSYNC != 0 }
+  /// Reads and writes go past the kernel's page cache.
+  package var isDirect: Bool { rawValue & SystemCall.directFlag != 0 }
 }
 
 /// How the kernel treats what was opened.

@@ -71,6 +71,9 @@ extension SystemCall {
     try open("/proc/self/fd/\(descriptor)", flags: flags)
   }
 
+  /// O_DIRECT, which Glibc's module leaves out.
+  package static var directFlag: Int32 { chainfs_o_direct }
+
   /// A second open file of the same inode that passes the page cache by, nil where that is not to be had.
   package static func openDirect(
     sameAs descriptor: Int32, forWriting: Bool
@@ -78,7 +81,7 @@ extension SystemCall {
     let path = "/proc/self/fd/\(descriptor)"
     let access = forWriting ? O_RDWR : O_RDONLY
     do throws(SystemError) {
-      return try open(path, flags: access | O_NONBLOCK | chainfs_o_direct)
+      return try open(path, flags: access | O_NONBLOCK | directFlag)
     } catch {
       return nil
     }

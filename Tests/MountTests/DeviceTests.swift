@@ -33,6 +33,10 @@ extension MountTests {
         "head -c 8192 /dev/urandom > x; dd if=x of=mnt/vda bs=8k oflag=seek_bytes "
           + "seek=16773120 conv=notrunc")
       #expect(over.errorOutput.contains("No space left on device"))
+      let direct = try box.tryRun(
+        "dd if=x of=mnt/vda bs=8k oflag=seek_bytes,direct seek=16773120 conv=notrunc")
+      #expect(direct.errorOutput.contains("No space left on device"), "\(direct.errorOutput)")
+      try box.run("cmp <(head -c 4096 x) <(tail -c 4096 mnt/vda)")
       #expect(try box.run("dd if=mnt/vda bs=4k skip=4096 2>/dev/null | wc -c") == "0")
       try box.run("chainfs unmount mnt; qemu-img check -q top.qcow2")
     }
@@ -124,7 +128,9 @@ extension MountTests {
         head -c 1048576 /dev/urandom > noise
         dd if=noise of=mnt/vda bs=64k seek=64 oflag=direct conv=notrunc,fsync 2>/dev/null
         dd if=mnt/vda bs=64k skip=64 count=16 iflag=direct 2>/dev/null | cmp - noise
-        touch mnt/vda; stat -f mnt/vda > /dev/null
+        touch -d @5 mnt/vda; stat -f mnt/vda > /dev/null; stat -c %z mnt/vda > changed
+        dd if=noise of=mnt/vda bs=64k count=1 conv=notrunc 2>/dev/null
+        [ $(stat -c %Y mnt/vda) -gt 5 ]; ! stat -c %z mnt/vda | cmp -s - changed
         """)
       #expect(try box.run("stat -c %o mnt/vda") == "65536")
       // A mebibyte of data, and the tables.

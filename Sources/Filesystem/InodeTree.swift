@@ -32,6 +32,24 @@ enum NodeContent: Sendable {
   case link(String)
 }
 
+extension NodeContent {
+  var isDirectory: Bool {
+    switch self {
+    case .directory, .views: true
+    case .device, .mountText, .deviceText, .mountCommand, .command, .wait, .events, .monitor, .link:
+      false
+    }
+  }
+
+  /// It tells something, and takes no commands.
+  var isTextOnly: Bool {
+    switch self {
+    case .mountText, .deviceText, .wait, .events: true
+    case .directory, .device, .mountCommand, .command, .views, .monitor, .link: false
+    }
+  }
+}
+
 /// One file or directory.
 struct Node: Sendable {
   var name: String

@@ -60,7 +60,7 @@ final class TreeOperations: Operations {
     case .device(let device): return (try device.attributes(inode), Self.deviceValidity)
     case .directory(let children):
       attributes = FileAttributes(inode: inode, kind: .directory, permissions: 0o755)
-      attributes.linkCount = 2 + UInt64(children.count)
+      attributes.linkCount = 2 + UInt64(children.count { tree.nodes[$0].content.isDirectory })
     case .views:
       attributes = FileAttributes(inode: inode, kind: .directory, permissions: 0o755)
       attributes.linkCount = 2
@@ -114,6 +114,8 @@ final class TreeOperations: Operations {
 
   func open(_ inode: InodeNumber, flags: FileFlags, reply: consuming OpenReply) {
     guard let node = tree.node(inode) else { return openView(inode, flags: flags, reply: reply) }
+    // Root passes the permission bits, and would hear of it from the first write, as EBADF.
+    if node.content.isTextOnly, flags.allowsWriting { return reply.fail(EACCES) }
     let control = control
     do {
       switch node.content {

@@ -116,6 +116,18 @@ extension MountTests {
       try box.run("chainfs unmount mnt")
     }
 
+    @Test("what only tells something is not opened for writing, by root either")
+    func textsAreRead() throws {
+      let box = try mounted()
+      for file in ["status", "metrics", "events", "vda/chain", "vda/wait"] {
+        let write = try box.tryRun("echo > mnt/.jobs/\(file)")
+        #expect(write.errorOutput.contains("Permission denied"), "\(file): \(write.errorOutput)")
+      }
+      // A directory has a link for each one in it, and two of its own.
+      #expect(try box.run("stat -c %h mnt mnt/.jobs mnt/.jobs/vda") == "4\n3\n2")
+      try box.run("chainfs unmount mnt")
+    }
+
     @Test("status texts are QEMU's, to the byte")
     func statusText() throws {
       let box = try mounted()

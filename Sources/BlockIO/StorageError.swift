@@ -1,3 +1,4 @@
+internal import Glibc
 package import HostSystem
 
 /// Why storage could not do what was asked of it.
@@ -108,5 +109,8 @@ package struct LockHolder: Sendable, Equatable, CustomStringConvertible {
   }
 
   /// Command and process id.
-  package var description: String { "\(command) (pid \(process))" }
+  package var description: String {
+    let own = process == getpid() ? ", as another device or layer of the same mount" : ""
+    return "\(command) (pid \(process))\(own)"
+  }
 }

@@ -29,6 +29,8 @@ package enum FuseError: Error, Sendable, Hashable, CustomStringConvertible {
     switch self {
     case .mountPoint(let error): error.description
     case .optionsRefused(let lines): "libfuse refuses the options: \(joined(lines))"
+    // Without privilege fusermount3 mounts, and says on standard error itself what it refuses.
+    case .mountRefused(let path, []): "\(path): cannot be mounted, as fusermount3 says"
     case .mountRefused(let path, let lines): "\(path): cannot be mounted: \(joined(lines))"
     case .system(let error): error.description
     case .connectionLost(let number):

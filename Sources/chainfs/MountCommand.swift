@@ -13,9 +13,13 @@ struct Mount: ParsableCommand {
 
   @Flag(name: .shortAndLong, help: "Stay in the foreground.")
   var foreground = false
-  @Option(name: .customShort("o"), help: "Options, separated by commas; see mount.chainfs(8).")
+  @Option(
+    name: .customShort("o"),
+    help: ArgumentHelp("Options, separated by commas; see mount.chainfs(8).", valueName: "OPTIONS"))
   var options: [String] = []
-  @Argument(help: "DEVICE=IMAGE for each device, then the mount point.")
+  @Argument(
+    help: ArgumentHelp(
+      "DEVICE=IMAGE for each device, then the mount point.", valueName: "DEVICE=IMAGE"))
   var words: [String]
 
   func validate() throws {
@@ -56,7 +60,12 @@ struct Mount: ParsableCommand {
       } _: { signal, memory in
         do {
           if let path = log { try Processes.redirectStandardError(to: path) }
-          MessageLog.start(log == nil ? .system : .file)
+        } catch {
+          signal.send("\(error)")
+          return 1
+        }
+        MessageLog.start(log == nil ? .system : .file)
+        do {
           try Self.serve(configuration, memory) {
             // The log is the only way to hear of a failure here, and the mount is up.
             do {

@@ -111,8 +111,13 @@ enum Processes {
   ///
   /// Nothing is left open: the mount would be busy.
   static func server(of mountpoint: String) throws -> Int32 {
-    let root = try Files.naming(mountpoint) { () throws(SystemError) in
-      try SystemCall.open(mountpoint, flags: O_RDONLY | O_DIRECTORY)
+    let root: OwnedDescriptor
+    do {
+      root = try SystemCall.open(mountpoint, flags: O_RDONLY | O_DIRECTORY)
+    } catch {
+      // Root is kept out of nothing but of what others have mounted by FUSE.
+      let hint = error.number == EACCES && geteuid() == 0 ? ", even to root; use umount(8)" : ""
+      throw CommandFailure("\(mountpoint): \(error.reason)\(hint)")
     }
     var process: Int32 = 0
     // Alive: the kernel fills this local, for the length of the call.

@@ -98,7 +98,13 @@ extension MountTests {
         "a device name of 65 characters",
         "chainfs mount $(printf 'v%.0s' $(seq 65))=a.qcow2 mnt", "name"),
       Case("two devices with one name", "chainfs mount vda=a.qcow2 vda=base.qcow2 mnt", "vda"),
-      Case("one image for two devices", "chainfs mount vda=a.qcow2 vdb=a.qcow2 mnt", "a.qcow2"),
+      Case(
+        "one image for two devices", "chainfs mount vda=a.qcow2 vdb=a.qcow2 mnt", "a.qcow2",
+        "another device or layer of the same mount"),
+      Case(
+        "a log that cannot be had",
+        "chainfs mount -o log=none/log vda=a.qcow2 mnt 2> said; s=$?; cat said >&2; "
+          + "[ $(wc -l < said) = 1 ] && rm said && exit $s", "none/log: No such file"),
       Case("a mount point with something in it", prepare: "touch mnt/x", mount, "mnt", "empty"),
       Case("a mount point that is a file", "touch file; chainfs mount vda=a.qcow2 file", "file"),
       Case("a missing mount point", "chainfs mount vda=a.qcow2 nowhere", "nowhere"),

@@ -82,6 +82,7 @@ extension MountTests {
         denied ls mnt
         denied cat mnt/.jobs/vda/status
         denied bash -c "echo > mnt/.jobs/vda/cancel"
+        denied chainfs unmount mnt 2> said; grep -q 'umount(8)' said
         as nobody chainfs unmount mnt
         as nobody chainfs mount -o allow_other vda=b mnt
         # Root may do everything to what it may enter, with the rights of the daemon.

@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import Glibc
 
 // The program. Every command is a `ParsableCommand` in its own file; here is what they share: the
 // way out. Exit status 0 is done, 1 is a failure with its reason on stderr, 64 is wrong usage
@@ -26,6 +27,8 @@ struct Chainfs: ParsableCommand {
 
   static func main() {
     Processes.fillStandardStreams()
+    // An image that a limit (ulimit -f) keeps from growing is an error of its write, not the end.
+    signal(SIGXFSZ, SIG_IGN)
     do {
       var command = try parseAsRoot()
       do {

@@ -46,6 +46,25 @@ extension MountTests {
       try box.run("chainfs unmount mnt; qemu-img check -q a.qcow2")
     }
 
+    @Test("a limit of file sizes is an error of the write that meets it, and nobody's end")
+    func fileSizeLimit() throws {
+      let box = try Sandbox()
+      // In units of 1 KiB: the table of a new image is farther out than the first limit.
+      let create = try box.tryRun("ulimit -f 64; chainfs create a.qcow2 8M; s=$?; ls; exit $s")
+      #expect(create.status == 1 && create.output == "mnt\n", "\(create)")
+      #expect(create.errorOutput.contains("File too large"), "\(create)")
+      try box.run("chainfs create a.qcow2 8M; (ulimit -f 2048; chainfs mount vda=a.qcow2 mnt)")
+      let write = try box.tryRun("dd if=/dev/urandom of=mnt/vda bs=64k conv=notrunc,fsync")
+      #expect(write.status == 1 && write.errorOutput.contains("Input/output error"), "\(write)")
+      try box.run(
+        """
+        head -c 65536 /dev/zero | tr '\\0' '\\7' > sevens
+        dd if=sevens of=mnt/vda bs=64k conv=notrunc,fsync 2> /dev/null
+        chainfs unmount mnt; qemu-img check -q a.qcow2
+        qemu-io -f qcow2 -c 'read -q -P 7 0 64k' a.qcow2
+        """)
+    }
+
     @Test("an unmount whose daemon goes on for another mount namespace says so, and waits for it")
     func copiedMount() throws {
       let box = try Sandbox()

@@ -172,7 +172,9 @@ extension StorageError {
     switch self {
     case .system(_, let cause):
       cause.call == "fcntl" && [EINVAL, EOPNOTSUPP, ENOLCK, ENOSYS].contains(cause.number)
-    case .locked, .truncated, .readOnly, .flushFailed, .outOfRange, .encrypted, .notAFile: false
+    case .locked, .truncated, .readOnly, .flushFailed, .outOfRange, .encrypted, .notAFile,
+      .servedHere:
+      false
     }
   }
 }

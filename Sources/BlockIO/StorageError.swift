@@ -19,6 +19,8 @@ package enum StorageError: Error, Sendable, Equatable, CustomStringConvertible {
   case encrypted(path: String)
   /// What is at `path` is neither a regular file nor a block device.
   case notAFile(path: String)
+  /// What is at `path` is kept in a file that this process serves itself.
+  case servedHere(path: String, file: String)
 
   /// The meaning of the error, for callers that decide by it.
   package var kind: FailureKind {
@@ -30,7 +32,7 @@ package enum StorageError: Error, Sendable, Equatable, CustomStringConvertible {
     case .flushFailed: .io
     case .outOfRange: .tooLarge
     case .encrypted: .accessDenied
-    case .notAFile: .invalid
+    case .notAFile, .servedHere: .invalid
     }
   }
 
@@ -39,7 +41,7 @@ package enum StorageError: Error, Sendable, Equatable, CustomStringConvertible {
     switch self {
     case .system(let path, _), .locked(let path, _), .truncated(let path, _, _, _),
       .readOnly(let path), .flushFailed(let path, _), .outOfRange(let path, _, _),
-      .encrypted(let path), .notAFile(let path):
+      .encrypted(let path), .notAFile(let path), .servedHere(let path, _):
       path
     }
   }
@@ -59,6 +61,10 @@ package enum StorageError: Error, Sendable, Equatable, CustomStringConvertible {
       "\(path): \(length) bytes at \(offset) are beyond the largest file"
     case .encrypted(let path): "\(path): the data is encrypted, and was opened without its secret"
     case .notAFile(let path): "\(path): not a regular file or block device"
+    case .servedHere(let path, let file):
+      path == file
+        ? "\(path): it is a file of this very mount; take a place outside of it"
+        : "\(path): it would be kept in \(file), a file of this very mount; take a place outside of it"
     }
   }
 }

@@ -42,25 +42,26 @@ extension Disk {
   package func findLayer(
     named name: String, below target: LayerID? = nil
   ) throws(ChainError) -> LayerID {
-    try withLayers { layers throws(ChainError) in
+    // Lock: the gate is not held while the host is asked for paths: it might ask one that waits at it.
+    let (above, lower) = try withLayers { layers throws(ChainError) in
       guard let above = layers.index(of: target ?? layers.active.id) else {
         throw gone(target ?? layers.active.id, layers)
       }
-      var overlay = layers.all[above]
-      let lower = layers.backing.layers[above...]
-      for layer in lower {
-        if name == layer.path || name == PlacePath.fileName(of: layer.path)
-          || name == layer.namedAs
-        {
-          return layer.id
-        }
-        if try isPath(name, from: overlay, to: layer) { return layer.id }
-        overlay = layer
-      }
-      throw .noSuchLayer(
-        disk: self.name, name: name,
-        have: lower.prefix(16).map { PlacePath.fileName(of: $0.path) })
+      return (layers.all[above], layers.backing.layers[above...])
     }
+    var overlay = above
+    for layer in lower {
+      if name == layer.path || name == PlacePath.fileName(of: layer.path)
+        || name == layer.namedAs
+      {
+        return layer.id
+      }
+      if try isPath(name, from: overlay, to: layer) { return layer.id }
+      overlay = layer
+    }
+    throw .noSuchLayer(
+      disk: self.name, name: name,
+      have: lower.prefix(16).map { PlacePath.fileName(of: $0.path) })
   }
 
   private func isPath(

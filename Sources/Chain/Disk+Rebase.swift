@@ -27,15 +27,16 @@ extension Disk {
   package func backingString(
     for base: LayerID?, requested: String? = nil
   ) throws(ChainError) -> String? {
-    try withLayers { layers throws(ChainError) in
-      guard let base else { return nil }
+    guard let base else { return nil }
+    // Lock: the gate is not held while the host is asked for paths: it might ask one that waits at it.
+    let rule = try withLayers { layers throws(ChainError) in
       guard let layer = layers.backing.layer(base) else { throw gone(base, layers) }
-      let rule = BackingString(
+      return BackingString(
         overlay: layers.active.path, base: layer.image.storage.identity, basePath: layer.path,
         namedAs: layer.namedAs, format: layer.image.formatName, files: files)
-      if let requested { return try rule.checked(requested) }
-      return try rule.chosen()
     }
+    if let requested { return try rule.checked(requested) }
+    return try rule.chosen()
   }
 
   /// Makes `base` the backing file of the active image, or drops all layers below it.

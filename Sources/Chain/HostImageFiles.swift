@@ -4,24 +4,27 @@ internal import HostSystem
 /// The files of the host.
 package struct HostImageFiles: ImageFiles {
   private let pageCache: HostFile.PageCache
+  private let ownMount: OwnMount?
 
-  /// The host needs nothing.
-  package init() {
-    self.init(pageCache: .used)
+  /// The host needs nothing. Files that are kept in those of `ownMount` are refused.
+  package init(of ownMount: OwnMount? = nil) {
+    self.init(pageCache: .used, ownMount)
   }
 
-  private init(pageCache: HostFile.PageCache) {
+  private init(pageCache: HostFile.PageCache, _ ownMount: OwnMount?) {
     self.pageCache = pageCache
+    self.ownMount = ownMount
   }
 
   /// The same files, past the host's page cache wherever that is possible.
-  package static let pastPageCache = HostImageFiles(pageCache: .avoided)
+  package var pastPageCache: HostImageFiles { HostImageFiles(pageCache: .avoided, ownMount) }
 
   /// Opens a file of the host.
   package func open(
     _ path: String, role: StorageRole, isReadOnly: Bool, isLocked: Bool
   ) throws(StorageError) -> any BlockStorage {
-    try HostFile.open(
+    try ownMount?.check(path)
+    return try HostFile.open(
       path, access: isReadOnly ? .readOnly : .readWrite, locking: isLocked ? .qemu : .none,
       role: role, pageCache: pageCache)
   }
@@ -31,6 +34,7 @@ package struct HostImageFiles: ImageFiles {
   package func create(
     _ path: String, like other: any BlockStorage, isLocked: Bool
   ) throws(StorageError) -> any BlockStorage {
+    try ownMount?.check(path, besides: PlacePath.directory(of: path))
     let file = try HostFile.create(
       path, locking: isLocked ? .qemu : .none, pageCache: pageCache)
     do {
@@ -69,7 +73,8 @@ package struct HostImageFiles: ImageFiles {
 
   /// Device and inode, symbolic links followed.
   package func identity(of path: String) throws(StorageError) -> StorageIdentity {
-    try call(path) { () throws(SystemError) in
+    try ownMount?.checkName(path)
+    return try call(path) { () throws(SystemError) in
       let status = try SystemCall.status(ofPath: path)
       return StorageIdentity(device: status.device, inode: status.inode)
     }

@@ -30,6 +30,11 @@ enum PlacePath {
     FilePath(path).isAbsolute
   }
 
+  /// The path without `.` and `..`, by text alone.
+  static func normalized(_ path: String) -> String {
+    FilePath(path).lexicallyNormalized().string
+  }
+
   /// Whether a path lies in a directory; both without `.`, `..` and symbolic links.
   static func lies(_ path: String, in directory: String) -> Bool {
     FilePath(path).starts(with: FilePath(directory))

@@ -9,6 +9,17 @@ struct SnapshotOverlay {
   private let image: any WritableImage
   /// The file was made for this, and goes again if it is given up.
   private let isNew: Bool
+  /// What its header names.
+  private let named: Named?
+
+  /// A backing file, as it was before the gates were closed: where its name leads may be for the host to ask of
+  /// whoever waits at one of them.
+  private struct Named {
+    var string: String
+    var name: BackingName
+    var place: String
+    var identity: StorageIdentity
+  }
 
   /// Makes or opens the overlay; leaves nothing behind if it fails.
   ///
@@ -32,6 +43,7 @@ struct SnapshotOverlay {
       }
     do throws(ChainError) {
       image = try disk.opener.openOverlay(storage)
+      named = try Self.named(by: image, path: path, disk.files)
     } catch {
       storage.close()
       if isNew { disk.removeOverlay(path, storage.identity) }
@@ -47,6 +59,16 @@ struct SnapshotOverlay {
       abandon()
       throw error
     }
+  }
+
+  private static func named(
+    by image: any Image, path: String, _ files: any ImageFiles
+  ) throws(ChainError) -> Named? {
+    guard let reference = image.backingReference else { return nil }
+    let name = try BackingName(name: reference.name, format: reference.format, overlay: path)
+    let place = PlacePath.resolve(name.path, from: PlacePath.directory(of: path))
+    let identity = try onStorage { () throws(StorageError) in try files.identity(of: place) }
+    return Named(string: reference.name, name: name, place: place, identity: identity)
   }
 
   /// Makes an image durable that somebody else has made, and perhaps never flushed.
@@ -112,16 +134,11 @@ extension SnapshotOverlay {
       throw refusal(
         "it is \(image.virtualSize) bytes large, the disk \(active.image.virtualSize)")
     }
-    guard let reference = image.backingReference else { throw refusal("it names no backing file") }
-    let name = try BackingName(name: reference.name, format: reference.format, overlay: path)
-    let place = PlacePath.resolve(name.path, from: PlacePath.directory(of: path))
-    let identity = try onStorage { () throws(StorageError) in
-      try disk.files.identity(of: place)
-    }
-    guard identity == active.image.storage.identity,
-      name.showsTheSame(as: BackingName(path: place))
-    else { throw refusal("its backing file \(reference.name) is not \(active.path)") }
-    if let format = name.format, format.rawValue != active.image.formatName {
+    guard let named else { throw refusal("it names no backing file") }
+    guard named.identity == active.image.storage.identity,
+      named.name.showsTheSame(as: BackingName(path: named.place))
+    else { throw refusal("its backing file \(named.string) is not \(active.path)") }
+    if let format = named.name.format, format.rawValue != active.image.formatName {
       throw refusal("it says that \(active.path) is \(format.rawValue)")
     }
     let size = image.virtualSize

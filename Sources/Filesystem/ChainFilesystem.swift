@@ -65,7 +65,8 @@ package enum ChainFilesystem {
       throw MountFailure("\(error)")
     }
     let failures = FailureLog(logger, times: SystemTimeSource())
-    let disks = try open(configuration.devices, memory, failures)
+    let ownMount = OwnMount()
+    let disks = try open(configuration.devices, ownMount, memory, failures)
     let holds = disks.map {
       DeviceHold(device: $0.name, requests: RequestHold()) { ending.isServedByRings }
     }
@@ -88,7 +89,7 @@ package enum ChainFilesystem {
       // Who gives commands goes before what they act on.
       defer { service?.stop() }
       try serve(
-        configuration, point, options, disks, holds, control,
+        configuration, point, ownMount, options, disks, holds, control,
         MonitorLines { monitor($0, control) }, ending, logger, failures
       ) { () throws(MountFailure) in
         try service?.start(control)
@@ -106,9 +107,9 @@ package enum ChainFilesystem {
   }
 
   private static func serve(
-    _ configuration: MountConfiguration, _ point: MountPoint, _ options: SessionOptions,
-    _ disks: [Disk], _ holds: [DeviceHold], _ control: ControlPlane, _ lines: MonitorLines,
-    _ ending: Ending, _ logger: Logger, _ failures: FailureLog,
+    _ configuration: MountConfiguration, _ point: MountPoint, _ ownMount: OwnMount,
+    _ options: SessionOptions, _ disks: [Disk], _ holds: [DeviceHold], _ control: ControlPlane,
+    _ lines: MonitorLines, _ ending: Ending, _ logger: Logger, _ failures: FailureLog,
     _ ready: () throws(MountFailure) -> Void
   ) throws(MountFailure) {
     let times = SystemTimeSource()
@@ -128,6 +129,7 @@ package enum ChainFilesystem {
       mounted: FileTime(times.wallTime()))
     do {
       let session = try FuseSession(mountpoint: point, options: options, operations: operations)
+      ownMount.isMounted(at: point.path, device: session.mountedDevice)
       ending.ends(session)
       defer { ending.ends(nil) }
       if configuration.resumesJobs {
@@ -167,11 +169,12 @@ package enum ChainFilesystem {
   }
 
   private static func open(
-    _ devices: [DeviceConfiguration], _ memory: ServingMemory, _ failures: FailureLog
+    _ devices: [DeviceConfiguration], _ ownMount: OwnMount, _ memory: ServingMemory,
+    _ failures: FailureLog
   ) throws(MountFailure) -> [Disk] {
     var disks: [Disk] = []
-    var files = HostImageFiles()
-    if case .kept = memory { files = .pastPageCache }
+    var files = HostImageFiles(of: ownMount)
+    if case .kept = memory { files = files.pastPageCache }
     for device in devices {
       do {
         disks.append(

@@ -47,7 +47,8 @@ internal import Synchronization
   /// Where it is mounted.
   package let mountPoint: MountPoint
   let state = Monitor(State())
-  let mountedDevice: String?
+  /// The number of its device, `0:53`; nil where the table of mounts does not tell.
+  package let mountedDevice: String?
   private let session: OpaquePointer
   let context: SessionContext
   private let userData: UnsafeMutableRawPointer

@@ -21,6 +21,8 @@ package struct FileStatus: Sendable, Hashable {
   package var device: UInt64
   /// Its number there.
   package var inode: UInt64
+  /// The device that a device file stands for.
+  package var represented: UInt64
   /// Its length; of a block device, the disk's.
   package var size: UInt64
   /// The bytes that it takes up.
@@ -347,7 +349,8 @@ extension FileStatus {
       }
     self.init(
       sort: sort, device: UInt64(status.st_dev), inode: UInt64(status.st_ino),
-      size: UInt64(max(0, status.st_size)), allocatedBytes: UInt64(max(0, status.st_blocks)) * 512,
+      represented: UInt64(status.st_rdev), size: UInt64(max(0, status.st_size)),
+      allocatedBytes: UInt64(max(0, status.st_blocks)) * 512,
       permissions: UInt32(status.st_mode & 0o777))
   }
 }

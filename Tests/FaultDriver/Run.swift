@@ -339,7 +339,7 @@ final class Run {
   private func opened() throws -> Disk {
     try Disk.open(
       try configuration(image), timeSource: LateClock(),
-      files: scenario.isPastPageCache ? HostImageFiles.pastPageCache : HostImageFiles())
+      files: scenario.isPastPageCache ? HostImageFiles().pastPageCache : HostImageFiles())
   }
 
   private static func allBytes(of disk: Disk) throws -> [UInt8] {

@@ -83,7 +83,7 @@ extension Disk {
       }
       let changed = try replaced(target, by: image, in: layers)
       layer.use.replace(image)
-      map.forget()
+      era.end()
       return changed
     }
   }

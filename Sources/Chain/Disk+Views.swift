@@ -99,7 +99,7 @@ extension Disk {
           HeldLayers(
             snapshot: nil, below: try BackingLayers(layers: lower, version: 0),
             clusterSize: lower[0].image.clusterSize, size: lower[0].image.virtualSize,
-            mapBytes: configuration.mapCacheBytes))
+            mapBytes: configuration.mapCacheBytes, era: era))
       case .snapshot(let layer, let number):
         guard let index = layers.index(of: layer), let keeper = layers.layer(at: index),
           let snapshot = try HeldSnapshot(number, of: keeper)
@@ -110,7 +110,7 @@ extension Disk {
             snapshot: snapshot,
             below: try BackingLayers(layers: Array(layers.backing.layers[index...]), version: 0),
             clusterSize: keeper.image.clusterSize, size: snapshot.size,
-            mapBytes: configuration.mapCacheBytes))
+            mapBytes: configuration.mapCacheBytes, era: era))
       }
     }
   }

@@ -31,6 +31,8 @@ package final class Disk: Sendable {
   let files: any ImageFiles
   let gate = SharedGate()
   let map: MergedMap
+  /// That of all maps over the same layers.
+  let era: TableEra
   let inflated: InflatedClusters
   let load: GuestLoad
   let flusher = BackgroundFlusher()
@@ -62,7 +64,9 @@ package final class Disk: Sendable {
     self.configuration = configuration
     self.timeSource = timeSource
     self.files = files
-    map = MergedMap(clusterSize: clusterSize, budget: configuration.mapCacheBytes)
+    era = outer?.era ?? TableEra()
+    map = MergedMap(
+      clusterSize: clusterSize, budget: configuration.mapCacheBytes, era: era)
     inflated = InflatedClusters(budget: 8 << 20)
     current = Monitor(layers)
     size = Atomic(layers.active.image.virtualSize)

@@ -11,7 +11,7 @@ package final class DiskView: Sendable {
   package let id: ViewID
   private let disk: Disk
   // Nil for the disk as it is now.
-  private let held: HeldLayers?
+  let held: HeldLayers?
   private let isClosed = Atomic<Bool>(false)
 
   /// The disk as it is now.

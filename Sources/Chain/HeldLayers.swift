@@ -19,12 +19,14 @@ final class HeldLayers: Sendable {
   /// A snapshot, if there is one, over layers; `clusterSize` is that of the topmost image.
   // Lock: the caller holds the gate, shared, so that no layer is closed meanwhile.
   init(
-    snapshot: HeldSnapshot?, below: BackingLayers, clusterSize: Int, size: UInt64, mapBytes: Int
+    snapshot: HeldSnapshot?, below: BackingLayers, clusterSize: Int, size: UInt64, mapBytes: Int,
+    era: TableEra
   ) {
     self.snapshot = snapshot
     self.below = below
     self.size = size
-    map = MergedMap(clusterSize: clusterSize, budget: min(mapBytes, Self.mostMapBytes))
+    map = MergedMap(
+      clusterSize: clusterSize, budget: min(mapBytes, Self.mostMapBytes), era: era)
     snapshot?.keeper.use.begin()
     for layer in below.layers { layer.use.begin() }
   }

@@ -13,8 +13,10 @@ internal import ImageDriver
 //                          extents alone whose layer has left
 //     stream into a layer  nothing: what it gained reads as what was known before, from where it was
 //
-// Both are seen by comparing the chain's version with the one that the granule was merged for. The
-// chain changes only under the exclusive side of the disk's gate and lookups run under the shared one,
+//     tables read anew     everything is merged again: what was known may be in no table on the host
+//
+// All are seen by comparing the chain's version, and the era of the tables, with those that the granule was
+// merged for. The chain changes only under the exclusive side of the disk's gate and lookups run under the shared one,
 // so no merge sees a chain change.
 //
 // A granule that cannot be merged, since a table of a layer is broken or cannot be read, is not kept. Then
@@ -42,6 +44,8 @@ final class MergedMap: Sendable {
     var extents: [GranuleExtent]
     /// The chain this was merged for.
     var version: UInt64
+    /// The tables that this was merged from.
+    var era: UInt64
     /// The topmost layer that was looked at.
     var top: LayerID
     var wasUsed: Bool
@@ -66,13 +70,15 @@ final class MergedMap: Sendable {
   /// Bytes of the disk that one granule describes.
   let granuleSize: UInt64
   private let budget: Int
+  private let era: TableEra
   private let state = Monitor(State())
 
   /// Makes an empty map of at most about `budget` bytes.
   ///
   /// A granule is what one 4 KiB slice of an L2 table describes, within bounds: smaller ones would
   /// read the same slice of each layer again and again, larger ones would hold too many extents.
-  init(clusterSize: Int, budget: Int) {
+  init(clusterSize: Int, budget: Int, era: TableEra = TableEra()) {
+    self.era = era
     granuleSize = UInt64(min(max(clusterSize * 512, 1 << 20), 32 << 20))
     self.budget = budget
   }
@@ -86,9 +92,11 @@ final class MergedMap: Sendable {
     }
     let number = offset.rawValue / granuleSize
     let inside = UInt32(offset.rawValue % granuleSize)
+    let era = era.now
     while true {
       let found = state.wait { state -> Finding? in
-        guard let place = state.places[number], state.granules[place].version == backing.version
+        guard let place = state.places[number], state.granules[place].version == backing.version,
+          state.granules[place].era == era
         else {
           // Nil waits: somebody else merges it.
           return state.merging.insert(number).inserted ? .toMerge : nil
@@ -107,7 +115,7 @@ final class MergedMap: Sendable {
           layer: layer, mapping: extent.mapping.advanced(by: UInt64(inside - extent.start)),
           length: length)
       case .toMerge, nil:
-        do { try merge(number, top: top, backing) } catch {
+        do { try merge(number, top: top, era, backing) } catch {
           let rest = granuleSize - UInt64(inside)
           return try narrowExtent(at: offset, upTo: min(limit, rest), in: backing)
         }
@@ -143,17 +151,6 @@ final class MergedMap: Sendable {
     }
   }
 
-  /// Forgets all that was merged. For who holds the gate exclusively: nothing is being merged.
-  func forget() {
-    state.withLock { state in
-      precondition(state.merging.isEmpty, "a map is emptied while it is being filled")
-      var empty = State()
-      // What was counted stays so: it only ever grows.
-      (empty.merges, empty.evictions) = (state.merges, state.evictions)
-      state = empty
-    }
-  }
-
   /// How many bytes the map takes now.
   var bytesUsed: Int { state.withLock { $0.bytes } }
 
@@ -183,10 +180,11 @@ final class MergedMap: Sendable {
 
   // Runs without the lock: it reads tables of images.
   private func merge(
-    _ number: UInt64, top: LayerID, _ backing: BackingLayers
+    _ number: UInt64, top: LayerID, _ era: UInt64, _ backing: BackingLayers
   ) throws(ChainError) {
-    let earlier = state.withLock { state in
-      state.places[number].map { state.granules[$0] }
+    let earlier = state.withLock { state -> Granule? in
+      guard let place = state.places[number], state.granules[place].era == era else { return nil }
+      return state.granules[place]
     }
     do {
       let range = GuestRange(
@@ -212,7 +210,8 @@ final class MergedMap: Sendable {
         }
       }
       let granule = Granule(
-        number: number, extents: merge.finish(), version: backing.version, top: top, wasUsed: true)
+        number: number, extents: merge.finish(), version: backing.version, era: era,
+        top: top, wasUsed: true)
       state.change { $0.store(granule, budget: budget) }
     } catch {
       state.change { _ = $0.merging.remove(number) }

@@ -61,10 +61,14 @@ struct InnerDiskCrashTests {
       let disk = try bench.open(files, "/top")
       let mid = try disk.findLayer(named: "mid")
       let inner = try disk.openInner(mid)
+      let view = try #require(try disk.openView(.layer(mid)))
+      let viewed = try view.allBytes()
       let victim = try #require(files.disk("/mid"))
       _ = try inner.disk.populate(
         GuestRange(offset: .zero, length: inner.disk.virtualSize), base: nil)
       #expect(try disk.allBytes() == model)
+      let late = try #require(try disk.openView(.layer(mid)))
+      #expect(try late.allBytes() == viewed)
       victim.inject(.fails(call: victim.callCount + step))
       var isDone = false
       do {
@@ -75,13 +79,20 @@ struct InnerDiskCrashTests {
       do { try inner.end() } catch { hasFailed = true }
       victim.inject(nil)
       #expect(try disk.allBytes() == model, "call \(step)")
+      for view in [view, late] { #expect(try view.allBytes() == viewed, "call \(step)") }
       if hasFailed {
         failures += 1
         // Nothing is asked for that is in no table on the host.
         let fresh = try bench.open(files.copied(), "/top", isReadOnly: true)
         #expect(try disk.extents(of: "/mid") == fresh.extents(of: "/mid"), "call \(step)")
+        // Nor by a view, which may be open when the place is given to something else.
+        let freshMid = try fresh.findLayer(named: "mid")
+        let freshView = try #require(try fresh.openView(.layer(freshMid)))
+        #expect(try late.extents(of: mid) == freshView.extents(of: freshMid), "call \(step)")
+        freshView.close()
         try fresh.close()
       }
+      for view in [view, late] { view.close() }
       try disk.close()
       if isDone { break }
       step += 1
@@ -100,6 +111,26 @@ extension Disk {
       let extent = try extent(at: position)
       if extent.depth == depth, extent.kind != .unallocated { found.append(extent) }
       position = extent.range.end
+    }
+    return found
+  }
+}
+
+extension DiskView {
+  /// What a layer answers for, as the view knows it.
+  fileprivate func extents(of layer: LayerID) throws -> [DiskExtent] {
+    let held = try #require(held)
+    var found: [DiskExtent] = []
+    var position = GuestOffset.zero
+    while position.rawValue < size {
+      let extent = try held.extent(at: position, upTo: size - position.rawValue)
+      if extent.layer?.id == layer, case .data(let host) = extent.mapping {
+        found.append(
+          DiskExtent(
+            range: GuestRange(offset: position, length: extent.length), kind: .data(host),
+            depth: 0))
+      }
+      position += extent.length
     }
     return found
   }

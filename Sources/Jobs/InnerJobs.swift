@@ -85,7 +85,9 @@ package final class InnerJobs: Sendable {
       record.image == JobRecord.fileName(of: layer.path)
     else { return }
     let base = try disk.recordedBase(record, below: layer.id)
-    try begin(layer.id, base: base) { jobs throws(JobError) in try jobs.resumeRecorded() }
+    try begin(layer.id, base: base) { jobs throws(JobError) in
+      try jobs.resume(record, base: base)
+    }
   }
 
   private func begin(
@@ -107,11 +109,6 @@ package final class InnerJobs: Sendable {
         jobs.close()
         own.claims.giveBack(claim)
         throw error
-      }
-      // A record that went meanwhile starts nothing.
-      if jobs.isOver {
-        jobs.close()
-        own.claims.giveBack(claim)
       }
     }
   }

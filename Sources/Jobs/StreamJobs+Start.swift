@@ -70,11 +70,22 @@ extension StreamJobs {
         .ignored(path: path, reason: "it was written for \(record.image), not for \(image)"),
         device: disk.name)
     }
+    try follow(record, base: try disk.recordedBase(record))
+  }
+
+  /// Goes on with the job of a record that was read, in an inner disk that has no job yet.
+  func resume(_ record: JobRecord, base: LayerID?) throws(JobError) {
+    try reserve()
+    defer { state.withLock { $0.isReserved = false } }
+    try follow(record, base: base)
+  }
+
+  private func follow(_ record: JobRecord, base: LayerID?) throws(JobError) {
     let request = StreamRequest(
       base: record.base, speed: record.speed, onError: record.onError,
       backingFile: record.backingFile, id: record.id, autoFinalize: record.autoFinalize ?? true,
       autoDismiss: record.autoDismiss ?? true)
-    try begin(base: try disk.recordedBase(record), request: request, origin: record)
+    try begin(base: base, request: request, origin: record)
   }
 
   private func findBase(_ name: String?) throws(JobError) -> LayerID? {

@@ -180,9 +180,12 @@ extension MountTests {
           """)
     }
 
-    @Test("SIGTERM lets a write that waits through, and the image has it")
-    func terminated() throws {
-      let box = try mounted("cache=none,threads=2")
+    // Whether the client's close is answered too is a race with the end of the mount.
+    @Test(
+      "SIGTERM lets a write that waits through, or a close that writes, and the image has it",
+      arguments: ["none", "readback", "writeback"])
+    func terminated(cache: String) throws {
+      let box = try mounted("cache=\(cache),threads=2")
       try box.run(
         functions + """
           to stop
@@ -190,7 +193,7 @@ extension MountTests {
           sleep 0.5
           nobody
           \(terminate)
-          ended write; [ $(cat write.done) = 0 ]
+          ended write
           copy if=noise of=model bs=64K seek=9
           qemu-img check -q top.qcow2; qemu-img compare -q top.qcow2 model
           """)

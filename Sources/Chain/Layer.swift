@@ -133,7 +133,9 @@ final class BackingLayers: Sendable {
   private let ids: [LayerID]
   /// Another number after each snapshot and rebase.
   let version: UInt64
-  /// Where the longest layer ends: from here on no layer has anything.
+  /// Where the topmost layer ends: from there on they read zero, and it says so.
+  let topEnd: GuestOffset
+  /// Where the longest layer ends: from there on no layer has anything.
   let end: GuestOffset
 
   // What each layer and all below it take; it does not change while they are backing layers, but for one
@@ -144,6 +146,7 @@ final class BackingLayers: Sendable {
     self.layers = layers
     ids = layers.map(\.id)
     self.version = version
+    topEnd = GuestOffset(rawValue: layers.first?.image.virtualSize ?? 0)
     end = GuestOffset(rawValue: layers.map(\.image.virtualSize).max() ?? 0)
     var sums: [UInt64] = []
     var sum: UInt64 = 0

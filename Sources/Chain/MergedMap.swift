@@ -87,9 +87,15 @@ final class MergedMap: Sendable {
   func extent(
     at offset: GuestOffset, upTo limit: UInt64, in backing: BackingLayers
   ) throws(ChainError) -> BelowExtent {
-    guard let top = backing.layers.first?.id, offset < backing.end else {
+    // A disk may be longer than what is below it by more granules than anybody can wait for.
+    guard let first = backing.layers.first, offset < backing.end else {
       return BelowExtent(layer: nil, mapping: .unallocated, length: limit)
     }
+    if offset >= backing.topEnd {
+      return BelowExtent(
+        layer: first, mapping: .zero, length: min(limit, backing.end - offset))
+    }
+    let top = first.id
     let number = offset.rawValue / granuleSize
     let inside = UInt32(offset.rawValue % granuleSize)
     let era = era.now
@@ -126,7 +132,7 @@ final class MergedMap: Sendable {
   /// How far the layer above is asked, if it has nothing for `limit` bytes: it is asked anew for each
   /// granule then, and looking to the end of a large disk each time takes the square of its size.
   func reach(from offset: GuestOffset, upTo limit: UInt64, in backing: BackingLayers) -> UInt64 {
-    offset < backing.end ? min(limit, 16 * granuleSize) : limit
+    offset < backing.topEnd ? min(limit, 16 * granuleSize) : limit
   }
 
   /// The answer for an offset whose granule cannot be merged; throws if the offset has none itself.

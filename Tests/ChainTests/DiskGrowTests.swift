@@ -62,6 +62,27 @@ struct DiskGrowTests {
     try bench.expectClean(bench.path("top"))
   }
 
+  @Test("nothing is merged behind the end of what lies below, however far the disk reaches")
+  func farBeyond() throws {
+    let bench = try Workbench()
+    try bench.qemuImg("create", "-f", "qcow2", "base", "3M")
+    try bench.qemuIO("base", ["write -P 7 0 3M"])
+    try bench.qemuImg("create", "-f", "qcow2", "-b", "base", "-F", "qcow2", "top", "1M")
+    let disk = try growable(bench)
+    let size: UInt64 = 1 << 40
+    try disk.grow(to: size)
+    #expect(try disk.bytes(at: (1 << 20) - 2, count: 4) == [7, 7, 0, 0])
+    #expect(try disk.nextData(from: GuestOffset(4 << 20)) == nil)
+    let plan = try disk.streamExtents(from: .zero, base: nil, limit: 8)
+    #expect(plan.map(\.kind) == [.copy, .skip] && plan.last?.range.end == GuestOffset(size))
+    // A granule of 32 MiB holds all that the base has; the disk has 32768 of them.
+    #expect(disk.mapFigures.misses == 1)
+    try disk.put([9], at: size - 1)
+    #expect(try disk.bytes(at: size - 2, count: 2) == [0, 9])
+    try disk.close()
+    try bench.expectClean("top")
+  }
+
   @Test("a raw disk grows with its file, and a fixed one does not")
   func raw() throws {
     let bench = try Workbench()

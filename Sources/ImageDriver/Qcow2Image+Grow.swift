@@ -8,7 +8,7 @@
 //     3  sync
 //     4  the first sector, with the new size
 //     5  sync
-//     6  an L1 table that was replaced is free
+//     6  what a raw data file had behind the disk's end is zero; an L1 table that was replaced is free
 //
 // A crash before 4 leaves the old size (and perhaps a leak), after it the new one.
 //
@@ -46,9 +46,10 @@ extension Qcow2Image {
     // Order: the tables on disk are complete before the L1 table is copied.
     try flush()
     try releaseFreed()
-    if hasOwnDataFile, try onStorage({ () throws(StorageError) in try data.size() }) < size {
-      try onStorage { () throws(StorageError) in try data.truncate(to: size) }
+    let dataEnd = try onStorage { () throws(StorageError) in
+      hasOwnDataFile ? try data.size() : size
     }
+    if dataEnd < size { try onStorage { () throws(StorageError) in try data.truncate(to: size) } }
     try prepareBitmaps(for: size)
     let (table, claimed, references) = try longerL1(needed)
     // Order: the table, then the header that points to it, then the old table is free.
@@ -67,6 +68,11 @@ extension Qcow2Image {
       }
       // Order: bitmaps that fit the new size are called true under the new size only.
       try finishBitmaps(for: size)
+      if header.isDataFileRaw, dataEnd > virtualSize {
+        // The tables have nothing there, and who reads the file by itself has to find zeroes as well.
+        let end = GuestOffset(min(dataEnd, size))
+        try emptyDataFile(GuestRange(from: GuestOffset(virtualSize), to: end), .unmap)
+      }
       let image = try Qcow2Image(
         storage: storage, data: data, cacheBytes: Self.activeCacheBytes, marks: marks)
       try allocator.close()

@@ -83,7 +83,7 @@ extension Qcow2Image {
   /// The range has one place there for good, so nothing has to wait for the tables: until they are
   /// durable they lead to zeroes, or to what a later write put there. A raw one has to read zero by
   /// itself; for the others space is all that matters.
-  private func emptyDataFile(_ range: GuestRange, _ mode: ZeroMode) throws(ImageError) {
+  func emptyDataFile(_ range: GuestRange, _ mode: ZeroMode) throws(ImageError) {
     if range.isEmpty { return }
     let start = HostOffset(range.offset.rawValue)
     if header.isDataFileRaw {

@@ -83,6 +83,30 @@ struct DiskGrowTests {
     try bench.expectClean("top")
   }
 
+  @Test("a raw data file that was longer than its disk reads as the disk when that has grown")
+  func rawDataFile() throws {
+    let bench = try Workbench()
+    let data = bench.path("top.data")
+    try bench.qemuImg(
+      "create", "-f", "qcow2", "-o", "data_file=\(data),data_file_raw=on", "top", "1M")
+    try bench.qemuIO("top", ["write -P 7 0 1M"])
+    let file = try FileHandle(forUpdating: URL(fileURLWithPath: data))
+    try file.seekToEnd()
+    try file.write(contentsOf: [UInt8](repeating: 8, count: 3 << 20))
+    try file.close()
+    let disk = try growable(bench)
+    try disk.grow(to: 2 << 20)
+    try disk.put([9], at: (2 << 20) - 1)
+    let wanted =
+      [UInt8](repeating: 7, count: 1 << 20) + [UInt8](repeating: 0, count: (1 << 20) - 1) + [9]
+    #expect(firstDifference(try disk.allBytes(), wanted) == nil)
+    try disk.close()
+    try bench.expectClean("top")
+    let found = try fileBytes(data)
+    #expect(firstDifference(Array(found[..<(2 << 20)]), wanted) == nil)
+    #expect(found[(2 << 20)...].allSatisfy { $0 == 8 }, "what no disk has was touched")
+  }
+
   @Test("a raw disk grows with its file, and a fixed one does not")
   func raw() throws {
     let bench = try Workbench()

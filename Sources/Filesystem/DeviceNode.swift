@@ -100,7 +100,11 @@ final class DeviceNode: Sendable {
     do {
       try disk.grow(to: size)
       return 0
-    } catch { return number(of: error) }
+    } catch {
+      // A refusal, as of a control write: what is too large is no broken disk.
+      _ = number(of: error)
+      return error.kind.commandErrno
+    }
   }
 
   /// Notes that bytes have changed.

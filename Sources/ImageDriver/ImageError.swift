@@ -21,6 +21,8 @@ package enum ImageError: Error, Sendable, Equatable, CustomStringConvertible {
   case needsRepair(path: String, reason: String)
   /// A persistent bitmap of the image keeps its disk from growing.
   case bitmapInTheWay(path: String, name: String, reason: String)
+  /// The L1 table of an image with such clusters has no room for a disk of `size` bytes.
+  case diskTooLarge(path: String, size: UInt64, clusterSize: Int)
   /// The image was opened for reading.
   case readOnly(path: String)
   /// The tables of the image are as large as they may be.
@@ -36,6 +38,7 @@ package enum ImageError: Error, Sendable, Equatable, CustomStringConvertible {
     case .encryption(_, let cause): cause.kind
     case .needsRepair: .corrupt
     case .bitmapInTheWay: .unsupported
+    case .diskTooLarge: .tooLarge
     case .readOnly: .readOnly
     case .tablesFull: .noSpace
     }
@@ -59,6 +62,9 @@ package enum ImageError: Error, Sendable, Equatable, CustomStringConvertible {
     case .bitmapInTheWay(let path, let name, let reason):
       "\(path): the disk cannot grow with its persistent bitmap \(name): \(reason);"
         + " remove it with qemu-img bitmap --remove"
+    case .diskTooLarge(let path, let size, let clusterSize):
+      "\(path): clusters of \(clusterSize) bytes make no disk of \(size) bytes;"
+        + " larger ones, of 2 MiB at most, make larger disks"
     case .readOnly(let path): "\(path): open read-only"
     case .tablesFull(let path): "\(path): the image's refcount table has reached its limit"
     }

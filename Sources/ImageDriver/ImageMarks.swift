@@ -116,7 +116,7 @@ extension Qcow2Image {
     switch error {
     case .format, .corrupt, .storage(.truncated): marks.setCorrupt(error.description)
     case .storage, .unsupported, .secretNeeded, .encryption, .needsRepair, .readOnly, .tablesFull,
-      .bitmapInTheWay:
+      .bitmapInTheWay, .diskTooLarge:
       break
     }
     return error

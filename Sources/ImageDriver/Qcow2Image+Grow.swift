@@ -41,7 +41,7 @@ extension Qcow2Image {
         refcountOrder: geometry.refcountOrder, virtualSize: size,
         hasExtendedL2: geometry.hasExtendedL2, hasDataFile: geometry.hasDataFile
       ).l1EntriesNeeded
-    } catch { throw .format(path: path, error) }
+    } catch { throw .diskTooLarge(path: path, size: size, clusterSize: clusterSize) }
     try checkBitmaps(for: size)
     // Order: the tables on disk are complete before the L1 table is copied.
     try flush()

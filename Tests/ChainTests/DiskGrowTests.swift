@@ -32,7 +32,10 @@ struct DiskGrowTests {
       model[size - 1] = 9
       #expect(try disk.layers().first?.virtualSize == UInt64(size))
     }
-    for (size, kind) in [(512, .notPermitted), (6_000_129, .invalid)] as [(UInt64, FailureKind)] {
+    let refusals: [(UInt64, FailureKind)] = [
+      (512, .notPermitted), (6_000_129, .invalid), (1 << 61, .tooLarge),
+    ]
+    for (size, kind) in refusals {
       do {
         try disk.grow(to: size)
         Issue.record("it became \(size) bytes large")

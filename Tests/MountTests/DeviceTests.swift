@@ -75,6 +75,9 @@ extension MountTests {
       #expect(try box.run("stat -c %s mnt/vda") == "16777216")
       try box.run("cmp -n 8388608 <(tail -c +8388609 mnt/vda) /dev/zero")
       #expect(try box.tryRun("truncate -s 4M mnt/vda").status == 1)
+      // Clusters of 64 KiB make no disk of more than 2 PiB.
+      let tooLarge = try box.tryRun("LC_ALL=C truncate -s 4P mnt/vda")
+      #expect(tooLarge.status == 1 && tooLarge.errorOutput.contains("File too large"))
       try box.run("chainfs unmount mnt; qemu-img check -q top.qcow2")
       #expect(try box.run("qemu-img info top.qcow2 | grep -c '16 MiB (16777216 bytes)'") == "1")
       try box.run("qemu-io -f qcow2 -c 'read -q -P 0 8M 8M' -c 'read -q -P 1 0 8M' top.qcow2")

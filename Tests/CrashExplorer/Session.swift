@@ -138,6 +138,7 @@ final class Session: @unchecked Sendable {
 
   private func step() throws {
     guard disk != nil else { return try mount() }
+    if expectation.history.now.isEmpty { return try grow() }
     // A live snapshot ends what streams do for internal ones.
     if template.shape.hasSnapshots, expectation.path == "/top", random.oneIn(4) {
       return try stream()
@@ -159,7 +160,7 @@ final class Session: @unchecked Sendable {
 
   /// Something that a guest does.
   func guestOperation() throws {
-    guard let disk else { return }
+    guard let disk, !expectation.history.now.isEmpty else { return }
     let range = self.range(size: expectation.history.now.count)
     let start = Int(range.offset.rawValue)
     let length = Int(range.length)

@@ -105,7 +105,9 @@ struct Shape: Sendable {
   /// What the feature asks for, and what formats do not have together.
   private mutating func restrict(_ random: inout SeededGenerator) {
     switch feature {
-    case .plain: break
+    case .plain:
+      // A disk of no bytes, which grows before anything else.
+      if random.oneIn(3) { size = 0 }
     case .compressed, .zstd:
       refcountBits = max(refcountBits, 16)
       if feature == .zstd { version = 3 }

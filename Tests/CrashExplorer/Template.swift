@@ -158,6 +158,7 @@ private struct Script {
   }
 
   private mutating func work(_ name: String, _ size: Int, isRaw: Bool) -> String {
+    if size == 0 { return "" }
     var commands: [String] = []
     // So that the first write may be one in place.
     if shape.feature == .unknownAutoclear { commands.append("write -q -s p0 0 \(size)") }

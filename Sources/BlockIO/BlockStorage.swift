@@ -47,6 +47,8 @@ package protocol BlockStorage: AnyObject, Sendable {
   var isReadOnly: Bool { get }
   /// Which file it is.
   var identity: StorageIdentity { get }
+  /// The end of the last byte that was written since it was opened, 0 if none was.
+  var highestWritten: UInt64 { get }
 
   /// The file's length.
   func size() throws(StorageError) -> UInt64

@@ -21,7 +21,7 @@ extension HostFile {
         }
       }
     }
-    reached(end)
+    wrote(end)
   }
 
   /// Gives a range back to the host if it can take it.

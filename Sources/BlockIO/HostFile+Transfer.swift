@@ -44,7 +44,7 @@ extension HostFile {
     } else {
       try writeBuffered(bytes, at: offset)
     }
-    reached(offset.rawValue + UInt64(bytes.byteCount))
+    wrote(offset.rawValue + UInt64(bytes.byteCount))
   }
 
   private func writeSplit(_ bytes: RawSpan, at offset: HostOffset) throws(StorageError) {

@@ -76,6 +76,8 @@ package final class HostFile: BlockStorage {
   /// the bytes are there and loaded with acquire before they are asked for: who finds the file
   /// shorter than what it loaded has met a foreign hand, not a writer of its own.
   let reach: Atomic<UInt64>
+  // Relaxed: a number for people, which stands still but for writes that go further than all before.
+  private let written = Atomic<UInt64>(0)
   // Set once the file system turned a direct write down that it should have taken. Relaxed: seeing it
   // late costs one more refused call.
   let isDirectRefused = Atomic(false)
@@ -241,6 +243,15 @@ package final class HostFile: BlockStorage {
     case .active: .active
     case .backing: .backing
     }
+  }
+
+  /// The end of the last byte that was written.
+  package var highestWritten: UInt64 { written.load(ordering: .relaxed) }
+
+  /// Takes note of a write up to `end`.
+  func wrote(_ end: UInt64) {
+    if end > written.load(ordering: .relaxed) { written.max(end, ordering: .relaxed) }
+    reached(end)
   }
 
   /// Takes note that the file has bytes up to `end`.

@@ -30,6 +30,8 @@ package final class WindowStorage: BlockStorage {
   package var isReadOnly: Bool { true }
   /// The whole's: two windows of one file are the same file.
   package var identity: StorageIdentity { whole.identity }
+  /// A window is never written.
+  package var highestWritten: UInt64 { 0 }
 
   /// The bytes that the whole has in the window.
   package func size() throws(StorageError) -> UInt64 {

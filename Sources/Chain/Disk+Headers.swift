@@ -26,7 +26,14 @@ extension LayerHeader {
       virtualSize: image.virtualSize, clusterSize: image.clusterSize,
       isEncrypted: image.isEncrypted, isDirty: image.qcow2?.isDirty ?? false,
       backingName: image.backing?.name, backingFormat: image.backing?.format)
-    if let qcow2 = image.qcow2 { specific = Self.fields(of: qcow2) }
+    guard let qcow2 = image.qcow2 else { return }
+    specific = Self.fields(of: qcow2)
+    snapshots = qcow2.snapshots.map { snapshot in
+      Snapshot(
+        id: snapshot.id, name: snapshot.name, vmStateSize: snapshot.vmStateSize,
+        dateSeconds: snapshot.dateSeconds, guestClockNanoseconds: snapshot.guestClockNanoseconds,
+        instructionCount: snapshot.instructionCount)
+    }
   }
 
   private static func fields(of image: ImageDescription.Qcow2) -> [Field] {

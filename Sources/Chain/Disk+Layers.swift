@@ -84,6 +84,7 @@ extension Disk {
       index: index, id: layer.id, path: layer.path, format: layer.image.formatName,
       virtualSize: layer.image.virtualSize, allocatedBytes: try layer.allocatedBytes(),
       backingString: layer.image.backingReference?.name,
-      isEncrypted: layer.image.data is EncryptedStorage)
+      isEncrypted: layer.image.data is EncryptedStorage,
+      highestWritten: layer.use.image.data.highestWritten)
   }
 }

@@ -21,11 +21,14 @@ package struct LayerDescription: Sendable, Equatable {
   package var backingString: String?
   /// Its bytes are encrypted.
   package var isEncrypted: Bool
+  /// The end of the last byte that was written to the file with the guest's bytes since it was opened.
+  package var highestWritten: UInt64
 
   /// A description with all its parts.
   package init(
     index: Int, id: LayerID, path: String, format: String, virtualSize: UInt64,
-    allocatedBytes: UInt64, backingString: String?, isEncrypted: Bool = false
+    allocatedBytes: UInt64, backingString: String?, isEncrypted: Bool = false,
+    highestWritten: UInt64 = 0
   ) {
     self.index = index
     self.id = id
@@ -35,6 +38,7 @@ package struct LayerDescription: Sendable, Equatable {
     self.allocatedBytes = allocatedBytes
     self.backingString = backingString
     self.isEncrypted = isEncrypted
+    self.highestWritten = highestWritten
   }
 
   /// The last component of the path.

@@ -5,24 +5,29 @@ extension ControlPlane {
   package func deviceStatistics() throws(ControlError) -> JSONText {
     var entries: [JSONText] = []
     for device in devices {
-      guard let active = try layers(device).first else { continue }
-      let name = device.disk.name
-      let node = nodeNames.name(of: active.id, device: name)
-      entries.append(StatisticsJSON.device(name, node: node, device.disk.guestStatistics))
+      let layers = try named(device)
+      entries.append(
+        StatisticsJSON.device(device.disk.name, device.disk.guestStatistics, layers))
     }
     return .array(entries)
   }
 
-  /// The same of every node, active images first.
+  /// The same of every node, active images first; none tells of what lies below it.
   package func nodeStatistics() throws(ControlError) -> JSONText {
     var entries: [JSONText] = []
     for device in devices {
       let reach = device.disk.guestStatistics.highestWritten
-      for layer in try layers(device) {
-        let node = nodeNames.name(of: layer.id, device: device.disk.name)
-        entries.append(StatisticsJSON.node(node, highestWritten: layer.index == 0 ? reach : 0))
+      for named in try named(device) {
+        entries.append(
+          StatisticsJSON.node(named, highestWritten: named.layer.index == 0 ? reach : 0))
       }
     }
     return .array(entries)
+  }
+
+  private func named(_ device: Device) throws(ControlError) -> [StatisticsJSON.Named] {
+    try layers(device).map { layer in
+      (nodeNames.name(of: layer.id, device: device.disk.name), layer)
+    }
   }
 }

@@ -25,6 +25,7 @@ enum ImageText {
       text += "\n"
       if let format = header.backingFormat { text += "backing file format: \(format)\n" }
     }
+    text += SnapshotText.table(of: header.snapshots)
     if !header.specific.isEmpty {
       text += "Format specific information:\n"
       append(.fields(header.specific), indent: 4, to: &text)

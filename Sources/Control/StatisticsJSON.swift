@@ -1,26 +1,59 @@
 internal import Chain
 
 // What QMP calls BlockStats. QEMU counts at the device, where the guest's requests come in, and so does
-// this; of a node it knows only how far it was written. Requests are neither merged nor found invalid
+// this; of a node and of a file it knows only how far it was written. Requests are neither merged nor found invalid
 // here: the kernel does both before they come. A file has no zones to append to.
+
+//
+//     device: what the guest asked
+//       parent    the file of the active image
+//       backing   the layer below it
+//         parent    its file
+//         backing   ...
+//
+// QEMU gives files nodes of their own; here they have none, and so no name.
 
 /// Numbers of devices as QMP tells them.
 enum StatisticsJSON {
-  /// One device.
-  static func device(_ name: String, node: String, _ statistics: GuestStatistics) -> JSONText {
-    .object([
-      .init("device", .string(name)), .init("node-name", .string(node)),
-      .init("stats", stats(statistics, isOfDevice: true)),
-    ])
+  /// A layer with the name of its node.
+  typealias Named = (node: String, layer: LayerDescription)
+
+  /// One device with its layers, active image first; as deep as ``NodeJSON/deepest``.
+  static func device(
+    _ name: String, _ statistics: GuestStatistics, _ layers: [Named]
+  ) -> JSONText {
+    var below: [JSONText.Member] = []
+    for named in layers.prefix(NodeJSON.deepest).dropFirst().reversed() {
+      below = [.init("backing", .object(members(of: named, highestWritten: 0) + below))]
+    }
+    var members: [JSONText.Member] = [.init("device", .string(name))]
+    if let active = layers.first {
+      members += self.members(of: active, stats(statistics, isOfDevice: true))
+    }
+    return .object(members + below)
   }
 
-  /// One node, which was written up to a place.
-  static func node(_ name: String, highestWritten: UInt64) -> JSONText {
+  /// One node, which the guest wrote up to a place.
+  static func node(_ named: Named, highestWritten: UInt64) -> JSONText {
+    .object(members(of: named, highestWritten: highestWritten))
+  }
+
+  private static func members(of named: Named, highestWritten: UInt64) -> [JSONText.Member] {
+    members(of: named, stats(highestWritten: highestWritten))
+  }
+
+  private static func members(of named: Named, _ stats: JSONText) -> [JSONText.Member] {
+    let file = self.stats(highestWritten: named.layer.highestWritten)
+    return [
+      .init("node-name", .string(named.node)), .init("stats", stats),
+      .init("parent", .object([.init("stats", file)])),
+    ]
+  }
+
+  private static func stats(highestWritten: UInt64) -> JSONText {
     var statistics = GuestStatistics()
     statistics.highestWritten = highestWritten
-    return .object([
-      .init("node-name", .string(name)), .init("stats", stats(statistics, isOfDevice: false)),
-    ])
+    return stats(statistics, isOfDevice: false)
   }
 
   private static func stats(_ statistics: GuestStatistics, isOfDevice: Bool) -> JSONText {

@@ -78,6 +78,12 @@ enum StatusText {
 
   /// A moment as in RFC 3339, in UTC.
   static func timestamp(_ time: WallTime) -> String {
+    let (date, clock) = calendar(time)
+    return "\(date)T\(clock)Z"
+  }
+
+  /// The date and the time of day of a moment, in UTC.
+  static func calendar(_ time: WallTime) -> (date: String, clock: String) {
     let day = (time.seconds >= 0 ? time.seconds : time.seconds - 86399) / 86400
     let second = time.seconds - day * 86400
     // Days to the civil calendar, by eras of 400 years that begin on the first of March.
@@ -94,10 +100,11 @@ enum StatusText {
       "\(digits(year, 4))-\(digits(month, 2))-\(digits(dayOfYear - (153 * march + 2) / 5 + 1, 2))"
     let clock =
       "\(digits(second / 3600, 2)):\(digits(second / 60 % 60, 2)):\(digits(second % 60, 2))"
-    return "\(date)T\(clock)Z"
+    return (date, clock)
   }
 
-  private static func digits(_ value: Int64, _ count: Int) -> String {
+  /// A number that is not negative, with zeroes before it where it is short.
+  static func digits(_ value: Int64, _ count: Int) -> String {
     let text = String(value)
     return String(repeating: "0", count: max(0, count - text.count)) + text
   }

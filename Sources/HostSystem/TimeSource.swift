@@ -46,6 +46,16 @@ package struct WallTime: Comparable, Hashable, Sendable {
     self.nanoseconds = nanoseconds
   }
 
+  /// The seconds by which clocks here are ahead of UTC at this moment.
+  package var secondsAheadOfUTC: Int64 {
+    var time = time_t(seconds)
+    var fields = unsafe tm()
+    // In bounds and alive: the call reads one local and fills the other. It leaves that alone only where
+    // a year does not fit, and then there is no zone.
+    _ = unsafe localtime_r(&time, &fields)
+    return unsafe Int64(fields.tm_gmtoff)
+  }
+
   /// Orders by time.
   package static func < (left: Self, right: Self) -> Bool {
     (left.seconds, left.nanoseconds) < (right.seconds, right.nanoseconds)

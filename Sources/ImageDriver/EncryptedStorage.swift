@@ -40,6 +40,7 @@ package final class EncryptedStorage: BlockStorage {
   package var path: String { base.path }
   package var isReadOnly: Bool { base.isReadOnly }
   package var identity: StorageIdentity { base.identity }
+  package var highestWritten: UInt64 { base.highestWritten }
 
   package func size() throws(StorageError) -> UInt64 { try base.size() }
   package func allocatedBytes() throws(StorageError) -> UInt64 { try base.allocatedBytes() }

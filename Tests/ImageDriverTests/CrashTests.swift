@@ -18,6 +18,7 @@ final class WatchedStorage: BlockStorage {
   var path: String { disk.path }
   var isReadOnly: Bool { disk.isReadOnly }
   var identity: StorageIdentity { disk.identity }
+  var highestWritten: UInt64 { disk.highestWritten }
   func size() throws(StorageError) -> UInt64 { try disk.size() }
   func allocatedBytes() throws(StorageError) -> UInt64 { try disk.allocatedBytes() }
   func read(into buffer: inout MutableRawSpan, at offset: HostOffset) throws(StorageError) -> Int {

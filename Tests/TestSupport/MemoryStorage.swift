@@ -15,6 +15,7 @@ package final class MemoryStorage: BlockStorage {
   private let largest: UInt64
   private let refusesWrites: Atomic<Bool>
   private let flushes = Atomic<Int>(0)
+  private let written = Atomic<UInt64>(0)
 
   /// Storage that holds `bytes`.
   package convenience init(
@@ -40,6 +41,8 @@ package final class MemoryStorage: BlockStorage {
 
   /// Writes are refused.
   package var isReadOnly: Bool { refusesWrites.load(ordering: .relaxed) }
+  /// The end of the last byte that was written.
+  package var highestWritten: UInt64 { written.load(ordering: .relaxed) }
   /// How often it was flushed.
   package var flushCount: Int { flushes.load(ordering: .relaxed) }
   /// All bytes as they are now.
@@ -71,6 +74,7 @@ package final class MemoryStorage: BlockStorage {
     let copy = bytes.copied()
     try checkRoom(offset, UInt64(copy.count))
     try change { $0.put(copy, at: offset.rawValue) }
+    written.max(offset.rawValue + UInt64(copy.count), ordering: .relaxed)
   }
 
   /// Drops the pages and grows.
@@ -80,6 +84,7 @@ package final class MemoryStorage: BlockStorage {
       content.punch(offset.rawValue, length)
       content.resize(to: max(content.count, offset.rawValue + length))
     }
+    written.max(offset.rawValue + length, ordering: .relaxed)
   }
 
   /// Drops the pages.

@@ -31,6 +31,7 @@ package final class SimulatedDisk: BlockStorage {
     var durable = SparseBytes()
     var unsynced = UnsyncedWrites()
     var calls = 0
+    var highestWritten: UInt64 = 0
     var fault: Fault?
     var flushFailed = false
     var random: SeededGenerator
@@ -45,6 +46,8 @@ package final class SimulatedDisk: BlockStorage {
   package let path: String
   /// The file; it stays the same over a crash.
   package let identity: StorageIdentity
+  /// The end of the last byte that was written.
+  package var highestWritten: UInt64 { state.withLock { $0.highestWritten } }
   private let state: Monitor<State>
   private let watch: DiskWatch?
   private let sharesBlocks: Bool
@@ -265,6 +268,7 @@ package final class SimulatedDisk: BlockStorage {
       }
       state.put(arriving, at: offset)
       if fails { throw self.error(name, .io) }
+      state.highestWritten = max(state.highestWritten, offset + UInt64(bytes.count))
     }
     tell(kind, offset, UInt64(bytes.count))
   }

@@ -63,6 +63,7 @@ struct SessionState {
         throw QMPError("The command \(request.command) does not support OOB")
       }
       if isNegotiation {
+        _ = try capabilities(of: request)
         throw QMPError(
           .commandNotFound, "Capabilities negotiation is already complete, command ignored")
       }
@@ -75,15 +76,20 @@ struct SessionState {
       throw QMPError(
         .commandNotFound, "Expecting capabilities negotiation with 'qmp_capabilities'")
     }
+    hasOutOfBand = try !capabilities(of: request).isEmpty
+    isOpen = true
+    return .open(Self.success(.object([]), id: request.id))
+  }
+
+  /// The capabilities that a client asks for, all of which there are.
+  private func capabilities(of request: Request) throws(QMPError) -> [String] {
     var arguments = Arguments(request.arguments)
     let wanted = try arguments.optionalStrings("enable") ?? []
     try arguments.finish()
     for (index, capability) in wanted.enumerated() where capability != Self.outOfBand {
       throw QMPError("Parameter 'enable[\(index)]' does not accept value '\(capability)'")
     }
-    hasOutOfBand = !wanted.isEmpty
-    isOpen = true
-    return .open(Self.success(.object([]), id: request.id))
+    return wanted
   }
 
   /// The reply to a command that was carried out.
@@ -97,7 +103,7 @@ struct SessionState {
   }
 
   private static func fault(_ fault: JSONFault) -> JSONText {
-    failure(QMPError("JSON parse error, \(fault.reason)"), id: nil)
+    failure(QMPError(fault.sentence), id: nil)
   }
 
   private static func reply(_ member: JSONText.Member, _ id: JSONText?) -> JSONText {

@@ -38,7 +38,7 @@ enum QMPTarget {
       try claim(read == reply, "a reply reads otherwise: \(line)")
     } catch let fault as JSONFault {
       // A reply stands around what was sent, and so is deeper by as much.
-      try claim(fault.reason.contains("nesting"), "a reply is no JSON: \(fault.reason)")
+      try claim(fault == .tooDeep, "a reply is no JSON: \(fault.sentence)")
     }
   }
 }

@@ -10,7 +10,7 @@ import Testing
     return parts.flatMap { splitter.add($0) }.map { piece in
       switch piece {
       case .value(let bytes): String(decoding: bytes, as: UTF8.self)
-      case .fault(let fault): "!" + fault.reason
+      case .fault(let fault): "!" + fault.sentence.replacing("JSON parse error, ", with: "")
       }
     }
   }
@@ -37,17 +37,25 @@ import Testing
     Case("{\"a\": \"\\\"}\"}", "{\"a\": \"\\\"}\"}"),
     Case("{'a': '}\"'}", "{'a': '}\"'}"),
     Case("{'a': '\\'}'}", "{'a': '\\'}'}"),
-    Case("5 true\nnull,", "5", "true", "null", "!expecting value"),
+    Case("5 true\nnull,", "5", "true", "null", ","),
+    Case("a,b ", "a", ",", "b"),
+    Case("{}x{}", "{}", "x", "{}"),
     Case("5{}", "5", "{}"),
     Case("\"x\" 'y'", "\"x\"", "'y'"),
     Case("{\"a\""),
     Case("12"),
-    Case("}\n{}", "!expecting value", "{}"),
-    Case("}{}\n{}", "!expecting value", "{}"),
-    Case("@@ garbage {}\n{}", "!stray '@'", "{}"),
-    Case("{\"a\": #}\n{}", "!stray '#'", "{}"),
-    Case("{\"a\n\"}\n{}", "!invalid character in string", "{}"),
-    Case("\u{1}", "!stray '\u{fffd}'"),
+    Case("}{}", "}", "{}"),
+    Case("{]{}", "{]", "{}"),
+    Case("{\"a\":[}]{}", "{\"a\":[}]", "{}"),
+    // Passed over up to a mark or the end of the line.
+    Case("@@ \t\"garbage\" {}{}", "!stray '@'", "{}", "{}"),
+    Case("{\"a\": #1}\n{}", "!stray '#'", "}", "{}"),
+    Case("{\"a\": 01}\n{}", "!stray '01'", "}", "{}"),
+    Case("{\"a\": 1.}\n{}", "!stray '1.}'", "{}"),
+    Case("{\"a\": -b}\n{}", "!stray '-b'", "}", "{}"),
+    Case("{\"a\n\"}\n{}", "!stray '\"a\n'", "}", "{}"),
+    Case("\u{1}{}", "!stray '\u{1}'", "{}"),
+    Case("{\"a\u{ffff}\u{1}", "!stray '\"a\u{fffd}\u{1}'"),
   ]
 
   @Test("messages are found wherever a read ends", arguments: cases)
@@ -66,6 +74,14 @@ import Testing
       let found = Self.split([Array(lost.utf8), [0xff], Array("\n{}".utf8)])
       #expect(found.count >= 2 && found.last == "{}", "\(lost)")
     }
+  }
+
+  @Test("brackets beyond the deepest are told once, and those that are too many one by one")
+  func depth() {
+    let most = String(repeating: "[", count: JSONParser.deepest)
+    #expect(
+      Self.split([Array("\(most)[]] {}".utf8)])
+        == ["!JSON nesting depth limit exceeded", "]", "]", "{}"])
   }
 
   @Test(

@@ -43,7 +43,8 @@ import Testing
         "{\"execute\": \"qmp_capabilities\", \"arguments\": {\"enable\": [\"oob\", \"x\"]}}",
         "{\"execute\": \"qmp_capabilities\", \"arguments\": {\"enable\": 1}}",
         "{\"execute\": \"qmp_capabilities\", \"arguments\": {\"enable\": []}, \"id\": \"x\"}",
-        Self.open, "{\"execute\": \"query-version\", \"id\": 1}",
+        Self.open, "{\"execute\": \"qmp_capabilities\", \"arguments\": {\"enable\": 1}}",
+        "{\"execute\": \"query-version\", \"id\": 1}",
       ]) == [
         Self.error(
           "Expecting capabilities negotiation with 'qmp_capabilities'", "CommandNotFound",
@@ -53,6 +54,7 @@ import Testing
         "open {\"return\": {}, \"id\": \"x\"}",
         Self.error(
           "Capabilities negotiation is already complete, command ignored", "CommandNotFound"),
+        Self.error("Invalid parameter type for 'enable', expected: array"),
         "carry out query-version {} 1",
       ])
   }

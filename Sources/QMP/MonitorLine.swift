@@ -77,8 +77,8 @@ enum MonitorLine: Equatable {
       return line
     }
     var options: Set<Character> = []
-    // It is taken and changes nothing.
-    if command == .blockStream { _ = try words.options("a") }
+    // Some write it. It changes nothing, and QEMU would take it for a device.
+    if command == .blockStream { words.skip("-a") }
     if command == .blockJobCancel { options = try words.options("f") }
     if command == .snapshot { options = try words.options("n") }
     let device = try words.word("block device name")
@@ -130,8 +130,10 @@ enum MonitorLine: Equatable {
     let name = takeName(&rest)
     if name.isEmpty { return MonitorCommand.allCases.map(\.listing).joined() }
     guard let command = MonitorCommand(name: name) else { return "unknown command: '\(name)'\n" }
-    if command == .info, let subject = MonitorCommand.Subject(rawValue: takeName(&rest)) {
-      return subject.usage
+    if command == .info {
+      let name = takeName(&rest)
+      if let subject = MonitorCommand.Subject(rawValue: name) { return subject.usage }
+      if !name.isEmpty { return "unknown command: 'info \(name)'\n" }
     }
     return command.usage
   }

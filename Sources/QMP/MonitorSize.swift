@@ -1,16 +1,17 @@
 /// Sizes as the human monitor takes them: MiB, or with one of B K M G T P E, in decimal with a fraction
-/// or in hexadecimal without one.
+/// or in hexadecimal without one. A plus may stand before it.
 enum MonitorSize {
   /// The size that a text begins with, in bytes, and how long it is; nil if there is none, or one that
   /// does not fit.
   static func prefix(of text: Substring.UTF8View) -> (bytes: Int64, length: Int)? {
-    let bytes = Array(text.prefix(64))
-    if bytes.count > 2, bytes[0] == UInt8(ascii: "0"), bytes[1] | 0x20 == UInt8(ascii: "x"),
-      digit(bytes[2], radix: 16) != nil
+    let bytes = Array(text)
+    let start = bytes.first == UInt8(ascii: "+") ? 1 : 0
+    if bytes.count > start + 2, bytes[start] == UInt8(ascii: "0"),
+      bytes[start + 1] | 0x20 == UInt8(ascii: "x"), digit(bytes[start + 2], radix: 16) != nil
     {
-      return hexadecimal(bytes)
+      return hexadecimal(bytes, from: start + 2)
     }
-    guard let (whole, end) = number(bytes, from: 0, radix: 10), end > 0 else { return nil }
+    guard let (whole, end) = number(bytes, from: start, radix: 10), end > start else { return nil }
     var length = end
     var fraction: [UInt64] = []
     if length < bytes.count, bytes[length] == UInt8(ascii: ".") {
@@ -19,12 +20,9 @@ enum MonitorSize {
         fraction.append(digit)
         length += 1
       }
+      if !fraction.isEmpty, hasExponent(bytes, at: length) { return nil }
     }
-    var shift: UInt64 = 20
-    if length < bytes.count, let suffix = Self.shift(of: bytes[length]) {
-      shift = suffix
-      length += 1
-    }
+    let shift = takeShift(bytes, &length)
     // A fraction of a byte is no size.
     if shift == 0, fraction.contains(where: { $0 > 0 }) { return nil }
     // From the last digit, so that each division loses less than the one before it decides.
@@ -32,9 +30,31 @@ enum MonitorSize {
     return scaled(whole, shift, part).map { ($0, length) }
   }
 
-  private static func hexadecimal(_ bytes: [UInt8]) -> (bytes: Int64, length: Int)? {
-    guard let (whole, end) = number(bytes, from: 2, radix: 16) else { return nil }
-    return scaled(whole, 20, 0).map { ($0, end) }
+  /// B and E are digits here.
+  private static func hexadecimal(
+    _ bytes: [UInt8], from start: Int
+  ) -> (bytes: Int64, length: Int)? {
+    guard let (whole, end) = number(bytes, from: start, radix: 16) else { return nil }
+    if end < bytes.count, bytes[end] == UInt8(ascii: ".") { return nil }
+    var length = end
+    let shift = takeShift(bytes, &length)
+    return scaled(whole, shift, 0).map { ($0, length) }
+  }
+
+  /// What the suffix says that may stand there.
+  private static func takeShift(_ bytes: [UInt8], _ place: inout Int) -> UInt64 {
+    guard place < bytes.count, let shift = shift(of: bytes[place]) else { return 20 }
+    place += 1
+    return shift
+  }
+
+  /// An `e` that a power of ten follows, and not one that stands for a unit.
+  private static func hasExponent(_ bytes: [UInt8], at place: Int) -> Bool {
+    guard place < bytes.count, bytes[place] | 0x20 == UInt8(ascii: "e") else { return false }
+    var next = place + 1
+    let signs = [UInt8(ascii: "+"), UInt8(ascii: "-")]
+    if next < bytes.count, signs.contains(bytes[next]) { next += 1 }
+    return next < bytes.count && digit(bytes[next], radix: 10) != nil
   }
 
   private static func scaled(_ whole: UInt64, _ shift: UInt64, _ fraction: Double) -> Int64? {

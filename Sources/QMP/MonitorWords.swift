@@ -45,6 +45,14 @@ struct MonitorWords {
     return found
   }
 
+  /// Passes over a word if it is the next one and not the last.
+  mutating func skip(_ word: String) {
+    skipBlanks()
+    let later = rest.dropFirst(word.utf8.count)
+    guard rest.starts(with: word.utf8), let next = later.first, Self.isBlank(next) else { return }
+    if !later.allSatisfy(Self.isBlank) { rest = later }
+  }
+
   /// A word that has to be there; `name` is what is missing otherwise.
   mutating func word(_ name: String) throws(Fault) -> String {
     if let word = try optionalWord(name) { return word }

@@ -39,7 +39,8 @@ import Testing
       ("quit", .quit), ("q", .quit),
       ("block_resize vda 17", .resize(device: "vda", size: 17 << 20)),
       ("block_resize vda 512b", .resize(device: "vda", size: 512)),
-      ("block_stream -a vda", stream("vda")),
+      ("block_stream -a vda", stream("vda")), ("block_stream -a", stream("-a")),
+      ("block_stream -", stream("-")), ("block_stream vda +1", stream("vda", speed: 1 << 20)),
       ("block_stream vda", stream("vda")), ("block-stream vda", stream("vda")),
       ("block_stream vda 1", stream("vda", speed: 1 << 20)),
       ("block_stream vda 0.5k", stream("vda", speed: 512)),
@@ -61,6 +62,7 @@ import Testing
       ("nope", .text("unknown command: 'nope'\n")),
       ("info nope", .text("unknown command: 'info nope'\n")),
       ("help nope", .text("unknown command: 'nope'\n")),
+      ("help info nope", .text("unknown command: 'info nope'\n")),
       ("help help", .text("help|? [cmd] -- show the help\n")),
       ("help c", .text("cont|c  -- resume emulation\n")),
       ("? block_job_pause", .text(MonitorCommand.blockJobPause.usage)),
@@ -99,7 +101,7 @@ import Testing
       ("s x", "stop|s: extraneous characters at the end of line"),
       ("q x", "quit|q: extraneous characters at the end of line"),
       ("block_resize vda", "invalid size"), ("block_resize vda -1", "invalid size"),
-      ("block_stream -x vda", "block_stream: unsupported option -x"),
+      ("block_stream -x vda", "invalid size"), ("block_stream vda 0x1.5", "invalid size"),
     ])
   func wrong(line: String, complaint: String) {
     let words = line.split(separator: " ")
@@ -125,8 +127,11 @@ import Testing
     "sizes are MiB, or what their suffix says",
     arguments: [
       ("0", 0, 1), ("1", 1 << 20, 1), ("1k", 1 << 10, 2), ("1K ", 1 << 10, 2), ("1.5M", 3 << 19, 4),
-      ("5.5.5", 11 << 19, 3), ("7E", 7 << 60, 2), ("8796093022207", Int64.max - (1 << 20) + 1, 13),
-      ("0x1f", 31 << 20, 4), ("0x1g", 1 << 20, 3), ("2KB", 2 << 10, 2), ("1.b", 1, 3),
+      ("5.5.5", 11 << 19, 3), ("+5k", 5 << 10, 3), ("1e2", 1 << 60, 2), ("1.e2", 1 << 60, 3),
+      ("1.5Ex", 3 << 59, 4), (String(repeating: "0", count: 99) + "1b", 1, 101),
+      ("7E", 7 << 60, 2), ("8796093022207", Int64.max - (1 << 20) + 1, 13),
+      ("0x1f", 31 << 20, 4), ("0x1g", 1 << 30, 4), ("+0X10K", 16 << 10, 6),
+      ("0x1be", 0x1be << 20, 5), ("2KB", 2 << 10, 2), ("1.b", 1, 3),
       ("0xz", 0, 1),
     ] as [(String, Int64, Int)])
   func sizes(text: String, bytes: Int64, length: Int) {
@@ -137,7 +142,8 @@ import Testing
   @Test(
     "what is no size, or too large, is none",
     arguments: [
-      "", "k", "-5", "+5", ".5", "8E", "8796093022208", "9999999999999999999999", "1.5b", "nan",
+      "", "k", "-5", "+", "++5", "+-5", "+.5", "1.5e2", "1.5E-2", "0x1.", "0x1.k", ".5", "8E",
+      "8796093022208", "9999999999999999999999", "1.5b", "nan",
     ])
   func noSize(text: String) {
     #expect(MonitorSize.prefix(of: Substring(text).utf8) == nil)

@@ -88,6 +88,16 @@ extension ChainError {
   }
 }
 
+extension ChainError {
+  /// The file that the host did not open or make, and why; nil for all other errors.
+  package var unopened: (path: String, reason: String)? {
+    guard case .storage(.system(let path, let cause)) = self, cause.call == "open" else {
+      return nil
+    }
+    return (path, cause.reason)
+  }
+}
+
 extension ChainError: CustomStringConvertible {
   /// One sentence that names the thing and the fix.
   package var description: String {

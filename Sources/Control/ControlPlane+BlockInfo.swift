@@ -35,7 +35,7 @@ extension ControlPlane {
         let isActive = layer.index == 0
         let below = layers[layer.index...]
         text += BlockText.info(
-          device: node, layers: below, isReadOnly: !isActive || device.disk.isReadOnly,
+          device: node, layers: below, isReadOnly: isReadOnly(layer, device),
           detectZeroes: isActive ? device.disk.configuration.detectZeroes : .off, ioStatus: .ok)
         if question.isVerbose { text += try images(below, device) }
       }

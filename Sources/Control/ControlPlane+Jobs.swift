@@ -28,6 +28,11 @@ extension ControlPlane {
   }
 
   private func check(_ action: JobAction, _ job: JobStatus) throws(ControlError) {
+    // QEMU looks at this first, and at the stage for all else.
+    if action == .resume, !job.isHeld {
+      throw ControlError(
+        kind: .busy, sentence: "\(job.device): the job is not paused", rule: .notPaused)
+    }
     guard action.isAllowed(in: job.stage) else {
       throw ControlError(
         kind: .busy,
@@ -38,9 +43,6 @@ extension ControlPlane {
     case .pause where job.isHeld:
       throw ControlError(
         kind: .busy, sentence: "\(job.device): the job is paused already", rule: .alreadyPaused)
-    case .resume where !job.isHeld:
-      throw ControlError(
-        kind: .busy, sentence: "\(job.device): the job is not paused", rule: .notPaused)
     case .cancelUnlessPaused where job.isHeld:
       throw ControlError(
         kind: .busy, sentence: "\(job.device): the job is paused; resume it, or force the cancel",

@@ -35,6 +35,12 @@ extension ControlPlane {
   ) -> JSONText {
     NodeJSON.node(
       index, of: layers, name: nodeNames.name(of: layers[index].id, device: device.disk.name),
-      disk: device.disk, images)
+      isReadOnly: isReadOnly(layers[index], device), disk: device.disk, images)
+  }
+
+  /// A layer below the active image is written only while a stream copies into it.
+  func isReadOnly(_ layer: LayerDescription, _ device: Device) -> Bool {
+    if device.disk.isReadOnly { return true }
+    return layer.index > 0 && !device.inner.targets.contains(layer.id)
   }
 }

@@ -10,8 +10,6 @@ extension ControlPlane {
   struct Place {
     var device: Device
     var layer: LayerDescription
-    /// It was named as a device, not as a node.
-    var isDevice: Bool
   }
 
   /// Starts a stream; a refusal changes nothing but the device's `error` file.
@@ -25,8 +23,8 @@ extension ControlPlane {
       if request.base == nil, request.backingFile != nil {
         throw ControlError(.backingFileWithoutBase(device: place.device.disk.name))
       }
-      // A node lends a job no name.
-      request.id = order.jobID ?? (place.isDevice ? nil : "")
+      // A node below the active image lends a job no name.
+      request.id = order.jobID ?? (place.layer.index == 0 ? nil : "")
       do throws(JobError) {
         if order.speed >= 0 {
           request.speed = UInt64(order.speed)
@@ -34,7 +32,7 @@ extension ControlPlane {
         } else {
           try startNone(request, place)
         }
-      } catch { throw refusal(error, place) }
+      } catch { throw refusal(error, place, named: order.device) }
       if order.speed < 0 { throw .negativeSpeed(order.speed) }
     }
   }
@@ -57,13 +55,23 @@ extension ControlPlane {
     }
   }
 
-  /// A layer that is in use is told by its node, as QEMU does it; the active image by its device.
-  private func refusal(_ error: JobError, _ place: Place) -> ControlError {
+  /// What is in use is told by the name that it was given in the order, as QEMU does it, and another layer
+  /// by its node.
+  private func refusal(_ error: JobError, _ place: Place, named name: String) -> ControlError {
+    guard case .layerBusy(let layer, _, let device) = error, layer != place.layer.id else {
+      return refusal(error, named: name)
+    }
     var refusal = ControlError(error)
-    if case .layerBusy(let layer, _, let device) = error {
-      let isActive = place.layer.index == 0 && layer == place.layer.id
-      let node = isActive ? device : nodeNames.name(of: layer, device: device)
-      refusal.rule = .busy(device: node)
+    refusal.rule = .busy(device: nodeNames.name(of: layer, device: device))
+    return refusal
+  }
+
+  /// The same where only one layer can be in use.
+  func refusal(_ error: JobError, named name: String) -> ControlError {
+    var refusal = ControlError(error)
+    switch error {
+    case .busy, .layerBusy: refusal.rule = .busy(device: name)
+    default: break
     }
     return refusal
   }
@@ -106,7 +114,7 @@ extension ControlPlane {
   }
 
   private func node(_ name: String) throws(ControlError) -> Place {
-    if let place = try find(name) { return place }
+    if let place = try findNode(name) { return place }
     throw noDevice("", node: name)
   }
 
@@ -124,8 +132,8 @@ extension ControlPlane {
 
   /// What is named, by either name.
   private func place(device: String?, node: String?) throws(ControlError) -> Place {
-    if let device, let place = try find(device) { return place }
-    if let node, let place = try find(node) { return place }
+    if let device, let place = try findDevice(device) { return place }
+    if let node, let place = try findNode(node) { return place }
     throw noDevice(device ?? "", node: node ?? "")
   }
 
@@ -135,16 +143,26 @@ extension ControlPlane {
       rule: .noDevice(device, node: node))
   }
 
-  /// What a name means: the active image of a device, or the layer that a node is.
-  func find(_ name: String) throws(ControlError) -> Place? {
+  /// A device or a node has the name.
+  func isTaken(_ name: String) throws(ControlError) -> Bool {
+    if try findDevice(name) != nil { return true }
+    return try findNode(name) != nil
+  }
+
+  /// The active image of a device. A node is found by this no more than a device as a node, as in QEMU.
+  private func findDevice(_ name: String) throws(ControlError) -> Place? {
     for device in devices where device.disk.name == name {
       guard let top = try layers(device).first else { continue }
-      return Place(device: device, layer: top, isDevice: true)
+      return Place(device: device, layer: top)
     }
+    return nil
+  }
+
+  private func findNode(_ name: String) throws(ControlError) -> Place? {
     for device in devices {
       for layer in try layers(device)
       where nodeNames.name(of: layer.id, device: device.disk.name) == name {
-        return Place(device: device, layer: layer, isDevice: false)
+        return Place(device: device, layer: layer)
       }
     }
     return nil

@@ -11,6 +11,7 @@ extension ControlPlane {
   ///
   /// The order in which reasons are looked for is QEMU's.
   package func resize(device: String?, node: String?, to wanted: Int64) throws(ControlError) {
+    let named = device ?? node ?? ""
     let device = try active(device: device, node: node).device
     let name = device.disk.name
     try telling(device) { () throws(ControlError) in
@@ -26,7 +27,7 @@ extension ControlPlane {
           try device.disk.grow(to: UInt64(wanted))
           device.size?.tell()
         }
-      } catch { throw ControlError(error) }
+      } catch { throw self.refusal(error, named: named) }
       if let refusal { throw refusal }
     }
   }

@@ -71,7 +71,7 @@ extension ControlPlane {
     of order: SnapshotOrder, reserving names: inout [String]
   ) throws(ControlError) {
     guard let name = order.newNode else {
-      if order.device != nil { return }
+      if order.node == nil { return }
       throw ControlError(
         kind: .invalid, sentence: "name the new node too, with snapshot-node-name",
         rule: .nodeNameMissing)
@@ -83,7 +83,7 @@ extension ControlPlane {
     // Reserved first, then looked for: who had it reserved before has given it by now, or never will.
     guard nodeNames.reserve(name) else { throw nodeNameInUse(name) }
     names.append(name)
-    if try find(name) != nil { throw nodeNameInUse(name) }
+    if try isTaken(name) { throw nodeNameInUse(name) }
   }
 
   private func nodeNameInUse(_ name: String) -> ControlError {
@@ -107,6 +107,26 @@ extension ControlPlane {
           }
         }
       }
-    } catch { throw ControlError(error) }
+    } catch { throw refusal(error, of: steps) }
+  }
+
+  private func refusal(
+    _ error: JobError, of steps: [(device: Device, order: SnapshotOrder)]
+  ) -> ControlError {
+    var refusal = ControlError(error)
+    switch error {
+    case .busy(let name):
+      if let order = steps.first(where: { $0.device.disk.name == name })?.order {
+        return self.refusal(error, named: order.device ?? order.node ?? name)
+      }
+    case .chain(let cause, _):
+      if let (path, reason) = cause.unopened,
+        let order = steps.map(\.order).first(where: { $0.file == path })
+      {
+        refusal.rule = .noOverlay(order.mode, path: path, reason: reason)
+      }
+    default: break
+    }
+    return refusal
   }
 }

@@ -54,6 +54,8 @@ package enum ControlRule: Sendable, Equatable {
   case unevenSize
   /// The size of an image cannot change that is read-only.
   case readOnlyImage
+  /// The file of an overlay could not be made, or opened, for a reason of the system's.
+  case noOverlay(SnapshotOrder.Mode, path: String, reason: String)
   /// No overlay can be made in this format.
   case badFormat(String)
 

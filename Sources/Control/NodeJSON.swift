@@ -16,14 +16,15 @@ package enum NodeJSON {
 
   /// A BlockDeviceInfo of QMP.
   static func node(
-    _ index: Int, of layers: [LayerDescription], name: String, disk: Disk, _ images: Images
+    _ index: Int, of layers: [LayerDescription], name: String, isReadOnly: Bool, disk: Disk,
+    _ images: Images
   ) -> JSONText {
     let layer = layers[index]
     let isActive = index == 0
     let detectZeroes = isActive ? disk.configuration.detectZeroes : .off
     var members: [JSONText.Member] = [
       .init("file", .string(layer.path)), .init("node-name", .string(name)),
-      .init("ro", .bool(!isActive || disk.isReadOnly)), .init("drv", .string(layer.format)),
+      .init("ro", .bool(isReadOnly)), .init("drv", .string(layer.format)),
       .init("encrypted", .bool(layer.isEncrypted)),
       .init("backing_file_depth", .number(UInt64(layers.count - 1 - index))),
       .init("detect_zeroes", .string(detectZeroes.rawValue)),

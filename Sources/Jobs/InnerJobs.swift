@@ -33,6 +33,9 @@ package final class InnerJobs: Sendable {
   /// All that are listed, and perhaps some that are over.
   package var all: [StreamJobs] { state.withLock { $0.jobs } }
 
+  /// The layers that jobs of the disk copy into, its own included.
+  package var targets: Set<LayerID> { own.claims.targets }
+
   /// Starts a stream into a layer, which has to name its job; a refusal changes nothing.
   package func start(_ request: StreamRequest, into target: LayerID) throws(JobError) {
     let base = try findBase(of: request, below: target)

@@ -52,6 +52,9 @@ final class LayerClaims: Sendable {
     }
   }
 
+  /// The layers that jobs copy into.
+  var targets: Set<LayerID> { state.withLock { Set($0.claims.values.map(\.top)) } }
+
   /// Gives the layers of a claim back.
   func giveBack(_ number: Number) { state.withLock { _ = $0.claims.removeValue(forKey: number) } }
 }

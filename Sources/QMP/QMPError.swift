@@ -69,6 +69,8 @@ struct QMPError: Error, Equatable {
     case .sizeTooLarge(let size, let limit): "offset(\(size)) exceeds maximum(\(limit))"
     case .unevenSize: "The new size must be a multiple of 512"
     case .readOnlyImage: "Image is read-only"
+    case .noOverlay(let mode, let path, let reason):
+      "Could not \(mode == .existing ? "open" : "create") '\(path)': \(reason)"
     case .badFormat(let format): "Unknown file format '\(format)'"
     }
   }

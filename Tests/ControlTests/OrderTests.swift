@@ -36,13 +36,14 @@ struct OrderTests {
       expect(.noSuchLayer("no")) { $0.base = "no" }
       expect(.noSuchLayer("top.qcow2")) { $0.base = "top.qcow2" }
       expect(.noDevice("", node: "no")) { $0.baseNode = "no" }
-      expect(.notBelow(node: "vda", device: "vda")) { $0.baseNode = "vda" }
+      // A device is no node, and the other way round.
+      expect(.noDevice("", node: "vda")) { $0.baseNode = "vda" }
+      expect(.noDevice("", node: "vda")) { $0.bottom = "vda" }
       expect(.notBelow(node: "#vdb.0", device: "vda")) { $0.baseNode = "#vdb.0" }
       expect(.notInChain(node: "#vdb.0", device: "vda")) { $0.bottom = "#vdb.0" }
       expect(.backingFileWithoutBase) { $0.backingFile = "x" }
       expect(.badJobID("1x")) { $0.jobID = "1x" }
       // A node lends a job no name.
-      expect(.badJobID("")) { $0.device = "#vda.2" }
       expect(.badJobID("")) { $0.device = "#vda.1" }
       expect(.noSuchLayer("mid.qcow2")) { ($0.device, $0.base) = ("#vda.1", "mid.qcow2") }
       expect(.notBelow(node: "#vda.1", device: "#vda.1")) {
@@ -97,7 +98,11 @@ struct OrderTests {
       #expect(
         refusal { () throws(ControlError) in try plane.stream(order { $0.jobID = "k" }) }
           == .busy(device: "vda"))
+      #expect(
+        refusal { () throws(ControlError) in try plane.stream(order { $0.device = "#vda.2" }) }
+          == .busy(device: "#vda.2"))
       #expect(act(.cancel) == nil)
+      #expect(act(.resume) == .notPaused)
       #expect(plane.blockJobs.line.contains("\"error\": \"Operation canceled\""))
       #expect(act(.cancel) == .verb("cancel", job: "j", state: "concluded"))
       #expect(
@@ -123,6 +128,15 @@ struct OrderTests {
       #expect(snapshot(device: nil, node: "no") { _ in } == .noDevice("", node: "no"))
       #expect(snapshot(device: nil) { _ in } == .noDevice("", node: ""))
       #expect(snapshot(device: nil, node: "#vda.2") { _ in } == .nodeNameMissing)
+      #expect(snapshot(device: "#vda.2") { _ in } == .noDevice("#vda.2", node: ""))
+      #expect(snapshot(device: nil, node: "vda") { _ in } == .noDevice("", node: "vda"))
+      #expect(snapshot(node: "no") { _ in } == .nodeNameMissing)
+      let lost = place.file("nowhere/sn.qcow2")
+      for mode in SnapshotOrder.Mode.allCases {
+        #expect(
+          snapshot { ($0.file, $0.mode) = (lost, mode) }
+            == .noOverlay(mode, path: lost, reason: "No such file or directory"))
+      }
       #expect(snapshot { $0.format = "bogus" } == .badFormat("bogus"))
       #expect(snapshot { $0.newNode = "1x" } == .badNodeName("1x"))
       #expect(snapshot { $0.newNode = "vdb" } == .nodeNameInUse("vdb"))

@@ -129,6 +129,10 @@ extension MountTests {
         c("block-stream", device="#vda.4", job_id="s4", base="img2", speed=1)
         c.until("running")
         before = list(c.events)
+        def writable(): return [n["node-name"] for n in c("query-named-block-nodes") if not n["ro"]]
+        assert writable() == ["#vda.8", "#vda.4"]
+        assert "img4 (qcow2)" in c.hmp("info block -n #vda.4")
+        assert "img5 (qcow2, read-only)" in c.hmp("info block -n #vda.5")
         for device, base, node in [("#vda.5", "img2", "#vda.4"), ("#vda.3", "img2", "#vda.3"),
                                    ("#vda.4", "img2", "#vda.4"), ("vda", "img2", "#vda.4"),
                                    ("#vda.6", "img3", "#vda.4"), ("#vda.4", "img0", "#vda.4")]:
@@ -145,6 +149,7 @@ extension MountTests {
         assert c.fails("block-stream", device="vda", base="img5") == busy("sn")
         assert c.hmp("block_job_cancel sn") == "" and c.hmp("block_job_set_speed s4 100") == ""
         assert drain(c, "s4")["s4"] is None
+        assert writable() == ["sn2"]
         assert chain(c) == ["sn2", "sn", "img8", "img7", "img6", "img5", "img4", "img2", "img1",
                             "img0"]
         """)

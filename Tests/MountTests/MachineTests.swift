@@ -134,8 +134,10 @@ extension MountTests {
         def resize(size): return c.raw("block_resize", {"device": "vda", "size": size})
         assert resize(4 << 20) == {"return": {}}
         c("block-stream", device="vda", speed=1)
-        busy = "GenericError: Node 'vda' is busy: block device is in use by block job: stream"
-        assert refused(8 << 20) == busy and refused(4 << 20) == busy
+        def busy(name): return (
+            f"GenericError: Node '{name}' is busy: block device is in use by block job: stream")
+        assert refused(8 << 20) == busy("vda") and refused(4 << 20) == busy("vda")
+        assert refused(8 << 20, node_name="#vda.1") == busy("#vda.1")
         c("block-job-cancel", device="vda")
         for size in [8 << 20, 9 << 20, 10 << 20]:
             # What was asked a moment ago is not believed any longer.
@@ -202,6 +204,14 @@ extension MountTests {
         for kind in ["rd", "wr", "flush", "unmap"]: assert stats[f"{kind}_total_time_ns"] > 0
         assert stats["wr_highest_offset"] == (2 << 20) + (128 << 10)
         assert stats["idle_time_ns"] > 0
+        # The file of the active image was written, behind its tables; what lies below was not.
+        device = c("query-blockstats")[0]
+        reach = device["parent"]["stats"]["wr_highest_offset"]
+        assert 4 << 16 < reach <= os.path.getsize("top.qcow2"), reach
+        base = device["backing"]
+        assert base["node-name"] == "#vda.0" and "backing" not in base
+        for part in [base["stats"], base["parent"]["stats"]]:
+            assert part.keys() == device["parent"]["stats"].keys() and not any(part.values())
         # What a job and a snapshot do is not the guest's.
         c("block-stream", device="vda")
         while not any(e["event"] == "BLOCK_JOB_COMPLETED" for e in c.events):
@@ -209,6 +219,9 @@ extension MountTests {
         again = c("query-blockstats")[0]["stats"]
         assert {name: again[name] for name in told} == told
         nodes = c("query-blockstats", query_nodes=True)
+        assert all(n["parent"]["stats"] and "backing" not in n for n in nodes)
+        assert nodes[0]["parent"] == c("query-blockstats")[0]["parent"] != device["parent"]
+        assert nodes[2]["parent"] == base["parent"]
         assert [n["node-name"] for n in nodes] == ["#vda.1", "#vdb.1", "#vdb.0"]
         assert nodes[0]["stats"]["wr_highest_offset"] == stats["wr_highest_offset"]
         assert second["stats"]["rd_operations"] == 0 == nodes[2]["stats"]["wr_highest_offset"]
@@ -263,11 +276,16 @@ extension MountTests {
         qemu-img create -q -f qcow2 -o cluster_size=128K,extended_l2=on,compression_type=zstd \\
           -b $PWD/old.qcow2 -F qcow2 top.qcow2 100M
         qemu-img bitmap --add top.qcow2 bits
+        # Dates are those of clocks on the wall.
+        export TZ=HERE-9:30
+        qemu-img snapshot -c 'first of two' old.qcow2; qemu-img snapshot -c 2 old.qcow2
+        qemu-img snapshot -c $'a-name-that-is-longer-than-its-column-\\xc3\\xa4' top.qcow2
         chainfs mount -o qmp=s vda=top.qcow2 vdb=d.qcow2 mnt
         """)
       try box.python(
         """
         import re, subprocess
+        os.environ["TZ"] = "HERE-9:30"
         c = Client()
         here = os.getcwd()
         def lines(*words): return "".join(word + "\\r\\n" for word in words)
@@ -294,6 +312,7 @@ extension MountTests {
             # A newer one tells of the files below, too.
             return text.split("Child node")[0].replace("\\n", "\\r\\n")
         images = [image("top.qcow2", "qcow2"), image("old.qcow2", "qcow2"), image("base.raw", "raw")]
+        assert "Snapshot list:" in images[0] and "first of two" in images[1]
         said = c.hmp("info block -v vda")
         assert said == a + blank + "Images:\\r\\n" + "".join(images), said
         said = c.hmp("info block -n -v #vda.1")

@@ -93,7 +93,7 @@ extension MountTests {
         c = Client()
         assert c.fails("block-stream", device="nonexistent") == (
             "GenericError: Cannot find device='nonexistent' nor node-name='nonexistent'")
-        assert c.fails("block-stream", device=nodes(c)[0]) == "GenericError: Invalid job ID ''"
+        assert c.fails("block-stream", device=nodes(c)[1]) == "GenericError: Invalid job ID ''"
         assert c.fails("block-stream", device="vda", base="nonexistent") == (
             "GenericError: Can't find 'nonexistent' in the backing chain")
         assert c.fails("block-stream", device="vda", base="top.qcow2") == (
@@ -102,8 +102,8 @@ extension MountTests {
             assert c.fails("block-stream", device="vda", **{name: "nonexistent"}) == (
                 "GenericError: Cannot find device='' nor node-name='nonexistent'")
         assert jobs(c) == [] and c.events == []
-        # The node is streamed by its own name as well.
-        starts(c, device=nodes(c)[0], job_id="vda")
+        # The active image is streamed by its node's name as well, and its device names the job.
+        starts(c, device=nodes(c)[0])
         assert ends(c, DONE) is None
         """)
       try chain.run("ends ''")

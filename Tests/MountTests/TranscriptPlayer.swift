@@ -11,16 +11,17 @@ enum TranscriptPlayer {
   static let place = "/opt/chainfs-tests/qemu-qmp"
 
   static let isPossible =
-    ToolAvailability.has(["qemu-storage-daemon", "setpriv"])
+    ToolAvailability.has(["qemu-system-x86_64", "setpriv"])
     && (ProcessInfo.processInfo.environment["CI"] == "true"
       || FileManager.default.isExecutableFile(atPath: place + "/bin/qmp-shell"))
 
   static let script = """
-    import ast, asyncio, json, os, subprocess, sys, time
+    import ast, asyncio, json, os, re, socket, subprocess, sys, time
     from qemu.qmp import EventListener, ExecuteError, QMPClient
 
     class Library:
         # The library of QEMU's authors.
+        takes_blanks = True
         def __init__(self, path):
             self.loop = asyncio.new_event_loop()
             self.client, self.listener = QMPClient("replay"), EventListener()
@@ -38,6 +39,8 @@ enum TranscriptPlayer {
 
     class Shell:
         # The program of the same authors. It tells of events when it is given a line.
+        # An argument of it has no blanks, as each line of the human monitor has.
+        takes_blanks = False
         greeting = None
         def __init__(self, path):
             self.events = []
@@ -62,8 +65,8 @@ enum TranscriptPlayer {
                 (self.events if "event" in message else replies).append(message)
             return replies
         def execute(self, command, arguments):
-            words = [f"{name}={json.dumps(value).strip(chr(34))}"
-                     for name, value in arguments.items()]
+            def word(value): return json.dumps(value, separators=(",", ":")).strip('"')
+            words = [f"{name}={word(value)}" for name, value in arguments.items()]
             reply, = self.line(" ".join([command] + words))
             return reply
         def event(self):
@@ -97,8 +100,9 @@ enum TranscriptPlayer {
                 while True:
                     event = player.event()
                     note("  ", event)
-                    if arguments in (event["event"], event["data"].get("status")): break
+                    if arguments in (event["event"], event.get("data", {}).get("status")): break
                 continue
+            if command == "human-monitor-command" and not player.takes_blanks: continue
             limit = time.monotonic() + 60
             settled = None
             if command == "settled":

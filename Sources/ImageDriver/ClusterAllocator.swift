@@ -56,12 +56,14 @@ final class ClusterAllocator: Sendable {
     }
   }
 
-  /// Gives `count` neighbouring clusters; throws `.tablesFull` where refcount blocks are too short.
+  /// Gives `count` neighbouring clusters whose refcounts are one.
   func claimRun(
     of count: Int, isInUse: (Range<UInt64>) -> Bool
   ) throws(ImageError) -> Range<UInt64> {
     // A new block counts itself, so that behind the end of the file no run is longer.
-    guard count < geometry.refcountsPerBlock else { throw .tablesFull(path: path) }
+    guard count < geometry.refcountsPerBlock else {
+      return try claimLongRun(of: count, isInUse: isInUse)
+    }
     return try change { state throws(ImageError) in
       if state.ahead.count < count {
         let run = try findRun(
@@ -125,7 +127,7 @@ final class ClusterAllocator: Sendable {
   }
 
   /// Changes refcounts. What was written when it fails is not known: some clusters may stay counted.
-  private func change<Result: Sendable>(
+  func change<Result: Sendable>(
     _ body: (inout sending AllocatorState) throws(ImageError) -> sending Result
   ) throws(ImageError) -> Result {
     do { return try state.withLock(body) } catch {
@@ -157,11 +159,10 @@ final class ClusterAllocator: Sendable {
     // Every round looks on in one refcount block, and ends at the first run that is long enough.
     while true {
       let block = Int(index / perBlock)
-      // Entries of L1 and L2 tables hold offsets below 2^56.
-      guard UInt64(block + 1) * perBlock <= (1 << 56) >> UInt64(geometry.clusterBits) else {
+      guard UInt64(block + 1) * perBlock <= Self.clusterLimit(geometry) else {
         throw .tablesFull(path: path)
       }
-      if block >= state.table.count { try growTable(&state) }
+      if block >= state.table.count { try growTable(&state, isInUse) }
       if RefcountTableEntry(rawValue: state.table[block]) == .empty {
         try makeBlock(&state, block, isInUse)
         index = max(index, UInt64(block) * perBlock)
@@ -200,7 +201,7 @@ final class ClusterAllocator: Sendable {
     }
   }
 
-  private func checkUnused(
+  func checkUnused(
     _ run: Range<UInt64>, _ state: AllocatorState, _ isInUse: (Range<UInt64>) -> Bool
   ) throws(ImageError) {
     if state.holdsMetadata(run, geometry) || isInUse(run) {
@@ -236,7 +237,9 @@ final class ClusterAllocator: Sendable {
   }
 
   /// Moves the refcount table to a larger place, right behind the clusters that it can count now.
-  private func growTable(_ state: inout AllocatorState) throws(ImageError) {
+  func growTable(
+    _ state: inout AllocatorState, _ isInUse: (Range<UInt64>) -> Bool
+  ) throws(ImageError) {
     let perBlock = UInt64(geometry.refcountsPerBlock)
     let perCluster = geometry.clusterSize / 8
     let start = UInt64(state.table.count) * perBlock
@@ -250,6 +253,7 @@ final class ClusterAllocator: Sendable {
     guard tableClusters * geometry.clusterSize <= Geometry.maximumRefcountTableBytes else {
       throw .tablesFull(path: path)
     }
+    try checkUnused(start..<start + UInt64(blocks + tableClusters), state, isInUse)
     var table = state.table
     table.append(contentsOf: repeatElement(0, count: tableClusters * perCluster - table.count))
     let clusterBits = UInt64(geometry.clusterBits)
@@ -351,7 +355,7 @@ final class ClusterAllocator: Sendable {
     return offset
   }
 
-  private func loadTable(_ state: inout AllocatorState) throws(ImageError) {
+  func loadTable(_ state: inout AllocatorState) throws(ImageError) {
     guard state.table.isEmpty else { return }
     let bytes = try read(state.tableClusters * geometry.clusterSize, at: state.tableOffset)
     state.table = (0..<bytes.count / 8).map { BigEndian.uint64(bytes, at: $0 * 8) }
@@ -363,11 +367,11 @@ final class ClusterAllocator: Sendable {
     try storage.readTable(count, at: offset)
   }
 
-  private func write(_ bytes: [UInt8], at offset: UInt64) throws(ImageError) {
+  func write(_ bytes: [UInt8], at offset: UInt64) throws(ImageError) {
     try storage.writeTable(bytes, at: offset)
   }
 
-  private func flush() throws(ImageError) {
+  func flush() throws(ImageError) {
     try onStorage { () throws(StorageError) in try storage.flush() }
   }
 }

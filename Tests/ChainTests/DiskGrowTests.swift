@@ -48,6 +48,28 @@ struct DiskGrowTests {
     #expect(firstDifference(try bench.flatBytes(bench.path("top")), model) == nil)
   }
 
+  @Test(
+    "an L1 table may have more clusters than a refcount block counts",
+    arguments: [(16, 1 << 30), (64, 9 << 30)])
+  func longTable(refcountBits: Int, size: Int) throws {
+    let bench = try Workbench()
+    try bench.qemuImg("create", "-f", "qcow2", "base", "4M")
+    try bench.qemuIO("base", ["write -P 7 0 4M"])
+    try bench.qemuImg(
+      "create", "-f", "qcow2", "-o", "cluster_size=512,refcount_bits=\(refcountBits)", "-b", "base",
+      "-F", "qcow2", "top", "1M")
+    let disk = try growable(bench)
+    try disk.put([1, 2, 3], at: 5000)
+    try disk.grow(to: UInt64(size))
+    try disk.put([9], at: UInt64(size - 1))
+    try disk.grow(to: UInt64(size + (64 << 20)))
+    #expect(try disk.bytes(at: 4999, count: 5) == [7, 1, 2, 3, 7])
+    #expect(try disk.bytes(at: (1 << 20) - 1, count: 2) == [7, 0])
+    #expect(try disk.bytes(at: UInt64(size - 2), count: 3) == [0, 9, 0])
+    try disk.close()
+    try bench.expectClean("top")
+  }
+
   @Test("a disk of very many tables grows over a backing file as large", .timeLimit(.minutes(5)))
   func growsFar() throws {
     let bench = try Workbench()

@@ -181,6 +181,34 @@ struct BitmapCrashTests {
       }, check: { _, _, _ in })
   }
 
+  @Test("a growth that the host has no room for leaves no leak")
+  func growthWithoutRoom() throws {
+    let (bytes, before) = try image()
+    // The tables of the bitmaps get 75 entries, which take two clusters, and the L1 table 75 clusters.
+    let larger: UInt64 = 150 << 20
+    var (room, failures) = (bytes.count, 0)
+    while true {
+      let disk = SimulatedDisk(seed: 1, durable: bytes)
+      let image = try Qcow2Image(storage: disk)
+      try change(image)
+      disk.inject(.isFull(bytes: room))
+      if let grown = try? image.grown(to: larger) {
+        try grown.close()
+        break
+      }
+      failures += 1
+      disk.inject(nil)
+      try image.close()
+      // What a claim had counted when it failed is counted anew by the next opening.
+      let left = SimulatedDisk(seed: 1, durable: disk.snapshot)
+      try Qcow2Image(storage: left).close()
+      #expect(try ImageCheck.run(storage: left).findings == [], "\(room) bytes")
+      #expect(try judge(left, before, "\(room) bytes").count == 3)
+      room += 1024
+    }
+    #expect(failures > 20)
+  }
+
   @Test("a full disk leaves the bitmap in use, and the next close stores it")
   func full() throws {
     let (bytes, before) = try image()

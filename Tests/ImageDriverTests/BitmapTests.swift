@@ -240,32 +240,6 @@ struct BitmapTests {
     #expect(try bench.check() == nil)
   }
 
-  @Test(
-    "a growth that fails after the bitmaps' tables got longer leaves no leak",
-    arguments: [false, true])
-  func failedGrowth(growsAfter: Bool) throws {
-    let bench = try QemuBench()
-    try bench.create("cluster_size=512", size: 1 << 20)
-    try bench.bitmap("--add", "-g", "65536", "b")
-    try bench.bitmap("--add", "-g", "512", "off")
-    try bench.bitmap("--disable", "off")
-    var image = try bench.open()
-    try image.put([1], at: 0)
-    do {
-      // 256 clusters of L1 table are more than one refcount block of 256 counts beside itself.
-      _ = try image.grown(to: 512 << 20)
-      Issue.record("it grew")
-    } catch {
-      guard case .tablesFull = error else { throw error }
-    }
-    try image.put([1], at: 65536)
-    if growsAfter { image = try image.grown(to: 64 << 20) }
-    try bench.finish(image)
-    #expect(try DirtyBitmap.ranges(of: bench.path, name: "b") == [0..<131072])
-    #expect(try DirtyBitmap.ranges(of: bench.path, name: "off") == [])
-    #expect(try bench.check() == nil)
-  }
-
   // MARK: - Directories that cannot be kept
 
   @Test(

@@ -126,6 +126,51 @@ struct FaultTests {
     #expect(isGrown && call > 20 && place > 0, "the table did not grow")
   }
 
+  @Test(
+    "power goes, or a call fails, while an L1 table gets more clusters than a refcount block counts",
+    arguments: [true, false])
+  func longTable(losesPower: Bool) throws {
+    let start = try fresh()
+    var random = Seed.generator("long table")
+    let content = random.bytes(64 << 10)
+    let first = try Qcow2Image(storage: start)
+    try first.put(content, at: 0)
+    try first.close()
+    // 74 blocks of 64 counts, of which the first one counts 64, for 4608 clusters of table.
+    let size: UInt64 = 9 << 30
+    var (call, sizes) = (0, Set<UInt64>())
+    while true {
+      call += 1
+      let disk = SimulatedDisk(seed: UInt64(call), durable: start.snapshot)
+      let image = try Qcow2Image(storage: disk)
+      let fault = disk.callCount + call
+      disk.inject(losesPower ? .losesPower(call: fault) : .fails(call: fault))
+      let grown = try? image.grown(to: size)
+      if !losesPower {
+        disk.inject(nil)
+        _ = try? (grown ?? image).close()
+      }
+      for crash in 0..<(losesPower ? 3 : 1) as Range<UInt64> {
+        let left = SimulatedDisk(
+          seed: crash,
+          durable: losesPower ? disk.crash(seed: UInt64(call) * 4 + crash).snapshot : disk.snapshot)
+        let report = try ImageCheck.run(storage: left)
+        #expect(
+          report.corruptions == 0 && report.checkErrors == 0, "call \(call): \(report.findings)")
+        let after = try Qcow2Image(storage: left)
+        sizes.insert(after.virtualSize)
+        #expect(try after.get(0, 64 << 10) == content, "call \(call)")
+        if after.virtualSize == size {
+          try after.put([9], at: Int(size) - 1)
+          try after.close()
+          #expect(try ImageCheck.run(storage: left).corruptions == 0, "call \(call)")
+        }
+      }
+      if grown != nil, disk.callCount < fault { break }
+    }
+    #expect(call > 80 && sizes == [64 << 10, size])
+  }
+
   @Test("a full disk is an error of no space, and writes go on once there is room")
   func noSpace() throws {
     let disk = try fresh()

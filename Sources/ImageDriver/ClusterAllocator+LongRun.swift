@@ -44,8 +44,8 @@ extension ClusterAllocator {
         try write(bytes, at: offset)
         entries.append(RefcountTableEntry(blockOffset: offset).rawValue)
       }
-      // Order: blocks, then entries that point to them; and no entry whose block is not counted by one that
-      // the disk has. The flush before the run is pointed to syncs the last of them once more.
+      // Order: blocks, then the entries that point to them, and none whose block is not counted by one that
+      // the disk has; only then whatever points to the run.
       try flush()
       var level = 0..<1
       while !level.isEmpty {

@@ -73,9 +73,10 @@ extension Qcow2Image {
         let end = GuestOffset(min(dataEnd, size))
         try emptyDataFile(GuestRange(from: GuestOffset(virtualSize), to: end), .unmap)
       }
+      // The new image keeps what it reads of refcounts: nobody else changes them from then on.
+      try allocator.close()
       let image = try Qcow2Image(
         storage: storage, data: data, cacheBytes: Self.activeCacheBytes, marks: marks)
-      try allocator.close()
       if claimed != nil {
         let old = clusters(ofTableAt: header.l1TableOffset, entries: header.l1Size)
         _ = try image.allocator.release(Array(old) + references)

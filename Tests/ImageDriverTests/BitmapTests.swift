@@ -199,10 +199,15 @@ struct BitmapTests {
       // The table has room; needs more entries in its cluster; needs more clusters.
       (65536, 65536, 10 << 20, 20 << 20), (512, 512, (2 << 20) + 512, 9 << 20),
       (512, 512, 5 << 20, 150 << 20), (512, 65536, 1 << 20, 120 << 20),
-    ])
-  func grow(cluster: Int, granularity: Int, size: Int, larger: Int) throws {
+    ],
+    // What was claimed ahead of the growth shares bytes of refcounts with what comes after it.
+    [1, 16])
+  func grow(
+    _ shape: (cluster: Int, granularity: Int, size: Int, larger: Int), refcountBits: Int
+  ) throws {
+    let (cluster, granularity, size, larger) = shape
     let bench = try QemuBench()
-    try bench.create("cluster_size=\(cluster)", size: size)
+    try bench.create("cluster_size=\(cluster),refcount_bits=\(refcountBits)", size: size)
     try bench.bitmap("--add", "-g", "\(granularity)", "off")
     var off = DirtyModel(granularity: UInt64(granularity), size: UInt64(size))
     try bench.io("write \(size - 512) 512")

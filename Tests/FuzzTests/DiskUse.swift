@@ -95,8 +95,11 @@ struct DiskUse {
     isSound =
       report.map { $0.corruptions == 0 && $0.checkErrors == 0 && $0.leaksBehindEnd == 0 } ?? false
     if try files.file(path).usesDataFile, !isWhole { isSound = false }
-    // Counted right, yet what is written in place there is somebody else's as well.
-    if try isSound && sharesMetadata(of: files.file(path)) { isSound = false }
+    // Counted right, yet what is written in place there is somebody else's as well; or the file ends
+    // in a table, which a check reads as zeroes and a disk refuses to.
+    if isSound, try attempt({ try sharesMetadata(of: files.file(path)) }) != false {
+      isSound = false
+    }
     leaks = report?.leaks ?? 0
     hadBitmaps = try files.file(path).hasBitmaps
     self.disk = disk
@@ -195,10 +198,11 @@ struct DiskUse {
     // An L1 table of many MiB is nothing wrong. Here its file lies in memory, with every copy of it.
     let cluster = try UInt64(disk.withLayers { $0.active.image.clusterSize })
     if (4 << 20..<64 << 20).contains(wanted / (cluster * cluster) * 64) { return }
-    if try attempt({ try disk.grow(to: wanted) }) != nil {
+    let isDone = try attempt { try disk.grow(to: wanted) } != nil
+    if isDone {
       try claim(disk.virtualSize == max(wanted, model.size), "the disk did not grow")
     }
-    model.grow(to: disk.virtualSize)
+    model.grow(to: disk.virtualSize, isKnown: isDone)
     try read(disk)
   }
 

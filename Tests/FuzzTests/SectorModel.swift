@@ -74,11 +74,11 @@ struct SectorModel {
     }
   }
 
-  /// Takes note of a larger disk: the new part is zero.
-  mutating func grow(to size: UInt64) {
+  /// Takes note of a larger disk: the new part is zero, or nobody knows what it is.
+  mutating func grow(to size: UInt64, isKnown isZero: Bool) {
     let count = Int(min(size, Self.window)) / Self.sector
     bytes += [UInt8](repeating: 0, count: max(0, count * Self.sector - bytes.count))
-    isKnown += [Bool](repeating: true, count: max(0, count - isKnown.count))
+    isKnown += [Bool](repeating: isZero, count: max(0, count - isKnown.count))
     self.size = size
   }
 

@@ -43,12 +43,7 @@ extension Disk {
   func topmost(
     at offset: GuestOffset, upTo limit: UInt64, _ layers: DiskLayers
   ) throws(ChainError) -> BelowExtent {
-    let most = map.reach(from: offset, upTo: limit, in: layers.backing)
-    let own = try layers.active.mapping(at: offset, upTo: most)
-    if own.mapping != .unallocated {
-      return BelowExtent(layer: layers.active, mapping: own.mapping, length: own.length)
-    }
-    return try map.extent(at: offset, upTo: own.length, in: layers.backing)
+    try map.extent(at: offset, upTo: limit, of: layers.active, over: layers.backing)
   }
 
   private static func kind(of mapping: Mapping) -> DiskExtent.Kind {

@@ -40,11 +40,6 @@ final class HeldLayers: Sendable {
   /// What is at an offset, for at most `limit` bytes; under the disk's gate.
   func extent(at offset: GuestOffset, upTo limit: UInt64) throws(ChainError) -> BelowExtent {
     guard let snapshot else { return try map.extent(at: offset, upTo: limit, in: below) }
-    let top = try snapshot.layer()
-    let own = try top.mapping(at: offset, upTo: map.reach(from: offset, upTo: limit, in: below))
-    if own.mapping != .unallocated {
-      return BelowExtent(layer: top, mapping: own.mapping, length: own.length)
-    }
-    return try map.extent(at: offset, upTo: own.length, in: below)
+    return try map.extent(at: offset, upTo: limit, of: try snapshot.layer(), over: below)
   }
 }

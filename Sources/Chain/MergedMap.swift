@@ -12,7 +12,6 @@ internal import ImageDriver
 //     rebase to a base     nothing; the next lookup asks the layers that are left again, for the
 //                          extents alone whose layer has left
 //     stream into a layer  nothing: what it gained reads as what was known before, from where it was
-//
 //     tables read anew     everything is merged again: what was known may be in no table on the host
 //
 // All are seen by comparing the chain's version, and the era of the tables, with those that the granule was
@@ -129,10 +128,19 @@ final class MergedMap: Sendable {
     }
   }
 
-  /// How far the layer above is asked, if it has nothing for `limit` bytes: it is asked anew for each
-  /// granule then, and looking to the end of a large disk each time takes the square of its size.
-  func reach(from offset: GuestOffset, upTo limit: UInt64, in backing: BackingLayers) -> UInt64 {
-    offset < backing.topEnd ? min(limit, 16 * granuleSize) : limit
+  /// What `top`, or where it has nothing the layers below it, have at an offset, and how far that holds at
+  /// least.
+  func extent(
+    at offset: GuestOffset, upTo limit: UInt64, of top: Layer, over backing: BackingLayers
+  ) throws(ChainError) -> BelowExtent {
+    // Where it has nothing it is asked anew for each granule: looking to the end of a large disk each time
+    // takes the square of its size.
+    let most = offset < backing.topEnd ? min(limit, 16 * granuleSize) : limit
+    let own = try top.mapping(at: offset, upTo: most)
+    if own.mapping != .unallocated {
+      return BelowExtent(layer: top, mapping: own.mapping, length: own.length)
+    }
+    return try extent(at: offset, upTo: own.length, in: backing)
   }
 
   /// The answer for an offset whose granule cannot be merged; throws if the offset has none itself.

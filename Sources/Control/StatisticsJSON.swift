@@ -3,7 +3,6 @@ internal import Chain
 // What QMP calls BlockStats. QEMU counts at the device, where the guest's requests come in, and so does
 // this; of a node and of a file it knows only how far it was written. Requests are neither merged nor found invalid
 // here: the kernel does both before they come. A file has no zones to append to.
-
 //
 //     device: what the guest asked
 //       parent    the file of the active image

@@ -17,9 +17,7 @@ struct DiskGrowTests {
     try bench.qemuImg(
       "create", "-f", "qcow2", "-o", "cluster_size=\(clusterSize)", "-b", "base", "-F", "qcow2",
       "top", "\(size)")
-    let disk = try Disk.open(
-      DeviceConfiguration(
-        name: "vda", image: .qcow2(path: bench.path("top")), isGrowable: true))
+    let disk = try growable(bench)
     if size > 0 { try disk.put([1, 2, 3], at: 500_000) }
     var model = try disk.allBytes()
     // The second step needs more L1 entries than a cluster of 512 bytes holds.
@@ -79,8 +77,7 @@ struct DiskGrowTests {
     try bench.qemuIO("base", ["write -P 7 \(size - 65536) 65536"])
     try bench.qemuImg(
       "create", "-f", "qcow2", "-o", "cluster_size=4k", "-b", "base", "-F", "qcow2", "top", "0")
-    let disk = try Disk.open(
-      DeviceConfiguration(name: "vda", image: .qcow2(path: bench.path("top")), isGrowable: true))
+    let disk = try growable(bench)
     try disk.grow(to: 3 * size)
     #expect(try disk.nextData(from: .zero) == nil)
     try disk.close()
